@@ -1,0 +1,1 @@
+"""Metrics, baselines and their comparison on one snapshot."""

@@ -1,0 +1,1 @@
+"""The graph network and its training loop, in torch; never imports pyspark."""

@@ -1,0 +1,1 @@
+"""Source tables to training subgraphs, on Spark; never imports torch."""

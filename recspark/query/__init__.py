@@ -1,0 +1,1 @@
+"""Text of a predictive query to frozen, checked nodes; imports neither Spark nor torch."""

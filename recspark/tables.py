@@ -1,0 +1,242 @@
+"""Delta tables in and out: the only file that knows the storage format.
+
+Every source is pinned to one version at the start of a run. Every stage table lies under the
+workspace, is partitioned by `run_date` (and by `split` where it has one), and is written by
+replacing the slices it owns, so that a second run with the same date leaves the same rows.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import cast
+from urllib.parse import unquote
+
+from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from recspark import schema
+from recspark.settings import Settings, Table, nearest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source table at the version that this run reads."""
+
+    name: str
+    declared: Table
+    version: int
+    frame: DataFrame
+
+    def types(self) -> dict[str, str]:
+        """Column name to Spark's simple type name."""
+        return {f.name: f.dataType.simpleString() for f in self.frame.schema.fields}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """A Parquet file of a pinned table slice, with its row count from the table's log."""
+
+    path: str
+    num_rows: int
+
+
+def pin(spark: SparkSession, settings: Settings) -> dict[str, Source]:
+    """Resolve every declared table to its latest version and check the declared columns.
+
+    Raises:
+        ValueError: a table that does not exist or lacks a declared column.
+    """
+    return {name: _pin_one(spark, name, table) for name, table in settings.tables.items()}
+
+
+def _pin_one(spark: SparkSession, name: str, table: Table) -> Source:
+    where = f"tables.{name}"
+    try:
+        handle = (
+            DeltaTable.forPath(spark, table.path)
+            if table.path is not None
+            else DeltaTable.forName(spark, str(table.name))
+        )
+        version = int(handle.history(1).select("version").collect()[0]["version"])
+        reader = spark.read.format("delta").option("versionAsOf", version)
+        frame = reader.load(table.path) if table.path is not None else reader.table(str(table.name))
+    except AnalysisException:
+        raise ValueError(
+            f"{where}: no Delta table at '{table.location}'; write it first or correct the config."
+        ) from None
+    declared = [table.primary_key, table.time_column, table.end_time_column, table.price_column]
+    declared += [table.quantity_column, *table.foreign_keys, *table.ignore]
+    for column in filter(None, declared):
+        if column not in frame.columns:
+            raise ValueError(
+                f"{where}: no column '{column}' in '{table.location}'"
+                f"{nearest(str(column), frame.columns)}"
+            )
+    for column in filter(None, [table.time_column, table.end_time_column]):
+        kind = frame.schema[column].dataType.simpleString()
+        if kind not in ("timestamp", "timestamp_ntz", "date"):
+            raise ValueError(
+                f"{where}: time column '{column}' is {kind}; make it a timestamp or a date."
+            )
+    return Source(name=name, declared=table, version=version, frame=frame)
+
+
+def conform(frame: DataFrame, ddl: str, table: str) -> DataFrame:
+    """Select the declared columns in their order, or say which one is wrong.
+
+    Raises:
+        ValueError: a column that is missing or has another type than `ddl` declares.
+    """
+    present = {f.name: f.dataType.simpleString() for f in frame.schema.fields}
+    for wanted in cast(StructType, StructType.fromDDL(ddl)).fields:
+        kind = wanted.dataType.simpleString()
+        found = present.get(wanted.name)
+        if found != kind:
+            state = f"is {found}" if found else "is missing"
+            raise ValueError(
+                f"{table}: {wanted.name} should be {kind}, {state}. Present: {sorted(present)}."
+            )
+    return frame.select(cast(StructType, StructType.fromDDL(ddl)).fieldNames())
+
+
+def replace_slice(
+    frame: DataFrame,
+    path: str,
+    *,
+    slice_values: Mapping[str, str | date],
+    metadata: Mapping[str, object] | None = None,
+    checks: Mapping[str, str] | None = None,
+) -> int:
+    """Write `frame` over the slice where each column of `slice_values` has that value.
+
+    The table is created, partitioned by those columns, when it is not there; `checks` are the
+    CHECK constraints (name to SQL condition) it must carry. Either all rows arrive or none.
+
+    Returns:
+        The version of the table that holds the rows.
+    """
+    spark = frame.sparkSession
+    if checks is not None and not DeltaTable.isDeltaTable(spark, path):
+        _create_with_checks(frame, path, list(slice_values), checks)
+    where = " AND ".join(f"{column} = '{value}'" for column, value in slice_values.items())
+    (
+        frame.write.format("delta")
+        .mode("overwrite")
+        .option("replaceWhere", where)
+        .option("userMetadata", json.dumps(dict(metadata or {}), sort_keys=True, default=str))
+        .partitionBy(*slice_values)
+        .save(path)
+    )
+    return latest_version(spark, path)
+
+
+def _create_with_checks(
+    frame: DataFrame, path: str, partition_by: Sequence[str], checks: Mapping[str, str]
+) -> None:
+    spark = frame.sparkSession
+    empty = frame.limit(0)
+    empty.write.format("delta").partitionBy(*partition_by).mode("ignore").save(path)
+    for name, condition in checks.items():
+        spark.sql(f"ALTER TABLE delta.`{path}` ADD CONSTRAINT {name} CHECK ({condition})")
+
+
+def exists(spark: SparkSession, path: str) -> bool:
+    """Whether a table lies at this path."""
+    return DeltaTable.isDeltaTable(spark, path)
+
+
+def latest_version(spark: SparkSession, path: str) -> int:
+    """The newest version of the table at `path`."""
+    history = DeltaTable.forPath(spark, path).history(1)
+    return int(history.select("version").collect()[0]["version"])
+
+
+def read(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
+    """The table at `path`, at `version` or its newest."""
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(path)
+
+
+def write_source(frame: DataFrame, path: str) -> None:
+    """Write a whole source table, replacing what was there, its schema included."""
+    frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(path)
+
+
+def data_files(
+    spark: SparkSession, path: str, version: int, slice_values: Mapping[str, str | date]
+) -> list[DataFile]:
+    """The Parquet files of one slice of a pinned version, ordered by path.
+
+    Partition columns are not in the files. The list grows with the number of files only.
+    """
+    jvm, session = spark._jvm, spark._jsparkSession
+    assert jvm is not None
+    delta_log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(session, path)
+    defaults = [getattr(delta_log, f"getSnapshotAt$default${place}")() for place in (2, 3, 4)]
+    added = DataFrame(delta_log.getSnapshotAt(version, *defaults).allFiles().toDF(), spark)
+    for column, value in slice_values.items():
+        added = added.where(F.col("partitionValues")[column] == str(value))
+    rows = F.get_json_object("stats", "$.numRecords").cast("bigint").alias("num_rows")
+    root = str(delta_log.dataPath().toString()).removeprefix("file:")
+    files = added.select("path", rows).collect()
+    return sorted(
+        (DataFile(path=f"{root}/{unquote(f['path'])}", num_rows=int(f["num_rows"])) for f in files),
+        key=lambda file: file.path,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """The stage tables of one run: each read and replaced by its run date."""
+
+    spark: SparkSession
+    settings: Settings
+    run_date: date
+    versions: dict[str, int] = field(default_factory=dict)  # of stage tables this run has written
+
+    def write(
+        self, table: str, frame: DataFrame, ddl: str, *, split: str | None = None
+    ) -> DataFrame:
+        """Replace this run's slice of a stage table and return it, read back from storage.
+
+        `frame` need not have `run_date` (nor `split`, when given). Logs one line with the number
+        of rows written and the seconds it took.
+        """
+        started = time.monotonic()
+        owned: dict[str, str | date] = {schema.RUN_DATE: self.run_date}
+        frame = frame.withColumn(schema.RUN_DATE, F.lit(self.run_date).cast("date"))
+        if split is not None:
+            owned[schema.SPLIT] = split
+            frame = frame.withColumn(schema.SPLIT, F.lit(split))
+        path = self.settings.stage_path(table)
+        self.versions[table] = replace_slice(
+            conform(frame, ddl, table), path, slice_values=owned, metadata={"table": table}
+        )
+        written = self.read(table, split=split)
+        label = f"{table} ({split})" if split else table
+        log.info("%s: %s rows, %.1f s", label, f"{written.count():,}", time.monotonic() - started)
+        return written
+
+    def read(self, table: str, *, split: str | None = None) -> DataFrame:
+        """This run's slice of a stage table, at the version this run wrote."""
+        frame = read(self.spark, self.settings.stage_path(table), self.versions.get(table))
+        frame = frame.where(F.col(schema.RUN_DATE) == F.lit(self.run_date))
+        return frame if split is None else frame.where(F.col(schema.SPLIT) == split)
+
+    def files(self, table: str, *, split: str | None = None) -> list[DataFile]:
+        """The Parquet files of this run's slice, for readers without Spark."""
+        owned: dict[str, str | date] = {schema.RUN_DATE: self.run_date}
+        if split is not None:
+            owned[schema.SPLIT] = split
+        path = self.settings.stage_path(table)
+        return data_files(self.spark, path, self.versions[table], owned)
