@@ -1,9 +1,9 @@
 """Every table that crosses a stage, and every column of it, named once.
 
 Free of imports, so that Spark workers and training ranks can read it too. Times are UTC. A
-*node* is the dense number of a row of a node table (users, items, merchants, ...): the rank of
-its primary key among the rows that exist at the run date, from 0. Node numbers hold within one
-`run_date` only; what outlives a run (the model, the recommendations) speaks of primary keys.
+*node* is the dense number, from 0, of a row of a node table (users, items, merchants, ...) among
+the rows that exist at the run date. Node numbers hold within one `run_date` only; what outlives a
+run (the model, the recommendations) speaks of primary keys.
 Every stage table has the column `run_date` and is written by replacing that slice.
 """
 
@@ -82,6 +82,12 @@ NEIGHBORS = (
     f"{AGES} array<float>, {NODES} array<bigint>, {NUMBERS} array<float>, {CODES} array<int>"
 )
 
+# A distinct (entity, anchor) that hop 2 reaches, with the features the network reads.
+FRONTIER = (
+    f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {NODE} bigint, {NUMBERS} array<float>, "
+    f"{CODES} array<int>, {TIMES} array<double>, {BUCKETS} array<int>"
+)
+
 # One row per item that exists at the anchor, what was sold of it and with it.
 ITEM_STATES = (
     f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {ITEM} bigint, {TREND} array<float>, "
@@ -96,9 +102,11 @@ CANDIDATES = (
 # One row per group of seeds of one anchor. `nodes` holds the distinct nodes of each (hop, table)
 # once: hop 0 the seeds, hop 1 what their events point to, hop 2 what the events of those point
 # to. Features are packed for the entity table only; of other tables ranks hold `nodes_<table>`, so
-# their feature arrays are empty. An edge is an event: `destinations` are positions in the list it hangs on (hop - 1),
-# `sources` positions in the lists of the event's other foreign keys (hop), one entry per
-# foreign key and edge, -1 for the key it hangs on. Offsets start at 0 and end at the length.
+# their feature arrays are empty. An edge is an event: `destinations` are positions in the list it
+# hangs on (hop - 1), `sources` positions in the lists of the event's other foreign keys (hop), one
+# entry per foreign key and edge, -1 for the key it hangs on. Offsets start at 0 and end at the
+# length. Seeds that are scored layer by layer (test, score) carry hop 1 only; `node_subgraphs`
+# has the same schema, no seeds, and hop 2 around every node that hop 1 can reach.
 SUBGRAPHS = (
     f"{RUN_DATE} date, {SPLIT} string, {ANCHOR_TIME} timestamp, {GROUP} int, {NUM_SEEDS} int, "
     f"{NODES} array<struct<hop:int,table:string,{NODE}:array<bigint>,{NUMBERS}:array<float>,"

@@ -47,7 +47,9 @@ def open_session(app_name: str) -> SparkSession:
     spark = SparkSession.builder.appName(app_name).getOrCreate()
     logging.getLogger("py4j").setLevel(logging.WARNING)
     spark.conf.set("spark.sql.session.timeZone", "UTC")
-    if "DeltaSparkSessionExtension" not in spark.conf.get("spark.sql.extensions", ""):
+    # Readers without Spark filter stage files by anchor; INT96, the default, has no statistics.
+    spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+    if "DeltaSparkSessionExtension" not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise RuntimeError(
             "this Spark session has no Delta; run `python -m recspark.install` once in the active "
             "environment, or pass spark-submit --packages and the two spark.sql settings of "

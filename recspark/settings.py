@@ -1,4 +1,4 @@
-"""One run's settings: a YAML file read strictly, every impossible value refused before Spark starts.
+"""One run's settings: a YAML file read strictly, impossible values refused before Spark starts.
 
 Runs differ by file, not by flag. Every field has a type, a default where one is honest, and a
 sentence with its unit. The seed has no default: a run without one is not a run.

@@ -25,6 +25,9 @@ from recspark.settings import Settings, Table, nearest
 
 log = logging.getLogger(__name__)
 
+Splits = tuple[str, ...]
+SliceValue = str | date | Splits  # a tuple: any of these
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -111,11 +114,11 @@ def replace_slice(
     frame: DataFrame,
     path: str,
     *,
-    slice_values: Mapping[str, str | date],
+    slice_values: Mapping[str, SliceValue],
     metadata: Mapping[str, object] | None = None,
     checks: Mapping[str, str] | None = None,
 ) -> int:
-    """Write `frame` over the slice where each column of `slice_values` has that value.
+    """Write `frame` over the slice where each column of `slice_values` has (one of) its value(s).
 
     The table is created, partitioned by those columns, when it is not there; `checks` are the
     CHECK constraints (name to SQL condition) it must carry. Either all rows arrive or none.
@@ -126,7 +129,10 @@ def replace_slice(
     spark = frame.sparkSession
     if checks is not None and not DeltaTable.isDeltaTable(spark, path):
         _create_with_checks(frame, path, list(slice_values), checks)
-    where = " AND ".join(f"{column} = '{value}'" for column, value in slice_values.items())
+    where = " AND ".join(
+        f"{column} IN ({', '.join(repr(str(v)) for v in _each(value))})"
+        for column, value in slice_values.items()
+    )
     (
         frame.write.format("delta")
         .mode("overwrite")
@@ -146,6 +152,10 @@ def _create_with_checks(
     empty.write.format("delta").partitionBy(*partition_by).mode("ignore").save(path)
     for name, condition in checks.items():
         spark.sql(f"ALTER TABLE delta.`{path}` ADD CONSTRAINT {name} CHECK ({condition})")
+
+
+def _each(value: SliceValue) -> tuple[str | date, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def exists(spark: SparkSession, path: str) -> bool:
@@ -173,7 +183,7 @@ def write_source(frame: DataFrame, path: str) -> None:
 
 
 def data_files(
-    spark: SparkSession, path: str, version: int, slice_values: Mapping[str, str | date]
+    spark: SparkSession, path: str, version: int, slice_values: Mapping[str, SliceValue]
 ) -> list[DataFile]:
     """The Parquet files of one slice of a pinned version, ordered by path.
 
@@ -185,7 +195,7 @@ def data_files(
     defaults = [getattr(delta_log, f"getSnapshotAt$default${place}")() for place in (2, 3, 4)]
     added = DataFrame(delta_log.getSnapshotAt(version, *defaults).allFiles().toDF(), spark)
     for column, value in slice_values.items():
-        added = added.where(F.col("partitionValues")[column] == str(value))
+        added = added.where(F.col("partitionValues")[column].isin([str(v) for v in _each(value)]))
     rows = F.get_json_object("stats", "$.numRecords").cast("bigint").alias("num_rows")
     root = str(delta_log.dataPath().toString()).removeprefix("file:")
     files = added.select("path", rows).collect()
@@ -204,39 +214,40 @@ class Workspace:
     run_date: date
     versions: dict[str, int] = field(default_factory=dict)  # of stage tables this run has written
 
-    def write(
-        self, table: str, frame: DataFrame, ddl: str, *, split: str | None = None
-    ) -> DataFrame:
+    def write(self, table: str, frame: DataFrame, ddl: str, **part: str | Splits) -> DataFrame:
         """Replace this run's slice of a stage table and return it, read back from storage.
 
-        `frame` need not have `run_date` (nor `split`, when given). Logs one line with the number
-        of rows written and the seconds it took.
+        `part` names a further partition column and the value, or values, that this slice has in
+        it, such as `split="train"`. `frame` need not have `run_date`, nor a column of which
+        `part` gives a single value. Logs one line with the rows written and the seconds it took.
         """
         started = time.monotonic()
-        owned: dict[str, str | date] = {schema.RUN_DATE: self.run_date}
         frame = frame.withColumn(schema.RUN_DATE, F.lit(self.run_date).cast("date"))
-        if split is not None:
-            owned[schema.SPLIT] = split
-            frame = frame.withColumn(schema.SPLIT, F.lit(split))
-        path = self.settings.stage_path(table)
-        self.versions[table] = replace_slice(
-            conform(frame, ddl, table), path, slice_values=owned, metadata={"table": table}
-        )
-        written = self.read(table, split=split)
-        label = f"{table} ({split})" if split else table
-        log.info("%s: %s rows, %.1f s", label, f"{written.count():,}", time.monotonic() - started)
-        return written
+        for column, value in part.items():
+            if isinstance(value, str):
+                frame = frame.withColumn(column, F.lit(value))
+        path, owned = self.settings.stage_path(table), self._owned(part)
+        self.versions[table] = replace_slice(conform(frame, ddl, table), path, slice_values=owned)
+        rows = sum(f.num_rows for f in data_files(self.spark, path, self.versions[table], owned))
+        label = ", ".join([table, *("+".join(map(str, _each(v))) for v in part.values())])
+        log.info("%s: %s rows, %.1f s", label, f"{rows:,}", time.monotonic() - started)
+        return self.read(table, **part)
 
-    def read(self, table: str, *, split: str | None = None) -> DataFrame:
-        """This run's slice of a stage table, at the version this run wrote."""
-        frame = read(self.spark, self.settings.stage_path(table), self.versions.get(table))
-        frame = frame.where(F.col(schema.RUN_DATE) == F.lit(self.run_date))
-        return frame if split is None else frame.where(F.col(schema.SPLIT) == split)
+    def read(self, table: str, **part: str | Splits) -> DataFrame:
+        """This run's slice of a stage table, at the version this run wrote last."""
+        frame = read(self.spark, self.settings.stage_path(table), self.versions[table])
+        for column, value in self._owned(part).items():
+            frame = frame.where(F.col(column).isin([F.lit(v) for v in _each(value)]))
+        return frame
 
-    def files(self, table: str, *, split: str | None = None) -> list[DataFile]:
+    def files(self, table: str, **part: str | Splits) -> tuple[DataFile, ...]:
         """The Parquet files of this run's slice, for readers without Spark."""
-        owned: dict[str, str | date] = {schema.RUN_DATE: self.run_date}
-        if split is not None:
-            owned[schema.SPLIT] = split
         path = self.settings.stage_path(table)
-        return data_files(self.spark, path, self.versions[table], owned)
+        return tuple(data_files(self.spark, path, self.versions[table], self._owned(part)))
+
+    def paths(self, table: str, **part: str | Splits) -> tuple[str, ...]:
+        """The paths of `files`."""
+        return tuple(file.path for file in self.files(table, **part))
+
+    def _owned(self, part: Mapping[str, str | Splits]) -> dict[str, SliceValue]:
+        return {schema.RUN_DATE: self.run_date, **part}

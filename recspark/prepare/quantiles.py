@@ -1,0 +1,51 @@
+"""Quantiles of feature columns, from a fixed-size sample that a hash of the key chooses.
+
+The network reads every pair and trend feature through its empirical distribution function, which
+makes counts, days and prices comparable and outliers harmless.
+"""
+
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+NUM_KNOTS = 33  # quantile levels 0, 1/32, ..., 1
+SAMPLE_ROWS = 1_000  # array rows brought to the driver, whatever the size of the table
+MAX_VALUES = 20_000  # array entries per sampled row that are looked at
+
+
+def knots(
+    frame: DataFrame, column: str, width: int, *, key: list[str], seed: int
+) -> tuple[tuple[float, ...], ...]:
+    """Per feature its quantiles, ascending, float32 values.
+
+    Args:
+        frame: has `column`, array<float>, row-major with `width` features; NaN where missing.
+        column: name of that column.
+        width: number of features.
+        key: columns that identify a row; they decide with `seed` which rows are sampled.
+        seed: of the sample.
+
+    Returns:
+        `width` tuples of `NUM_KNOTS` values; a feature that is always missing has only zeros.
+    """
+    drawn = F.xxhash64(F.lit(seed), *key)
+    sampled = (
+        frame.orderBy(drawn, *key)
+        .limit(SAMPLE_ROWS)
+        .select(F.slice(column, 1, MAX_VALUES * width).alias(column))
+    )
+    rows = cast(Any, sampled).toArrow()[column].combine_chunks().flatten().to_numpy()
+    values: NDArray[np.float32] = rows.reshape(-1, width)
+    levels = np.linspace(0, 1, NUM_KNOTS)
+    return tuple(_quantiles(values[:, feature], levels) for feature in range(width))
+
+
+def _quantiles(values: NDArray[np.float32], levels: NDArray[np.float64]) -> tuple[float, ...]:
+    present = values[np.isfinite(values)]
+    if not len(present):
+        return (0.0,) * len(levels)
+    found = np.quantile(present, levels, method="inverted_cdf")
+    return tuple(float(value) for value in found)
