@@ -117,11 +117,18 @@ SUBGRAPHS = (
     f"{IS_LABEL} array<boolean>, label_offsets array<int>, {LABELS} array<bigint>"
 )
 
-# What the model says of every node that hop 1 can reach, at the scoring anchor; `tower` and
+# What the model says of every node that hop 1 can reach, at the anchor of the split; `tower` and
 # `prior` are null for tables other than the items'.
 NODE_VECTORS = (
-    f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, table string, {NODE} bigint, "
+    f"{RUN_DATE} date, {SPLIT} string, {ANCHOR_TIME} timestamp, table string, {NODE} bigint, "
     f"context array<float>, tower array<float>, prior float"
+)
+
+
+# The K best items on sale of each seed, best first; fewer only where fewer are on sale.
+SCORED = (
+    f"{RUN_DATE} date, {SPLIT} string, {ANCHOR_TIME} timestamp, {ENTITY} bigint, "
+    f"{ITEMS} array<bigint>, scores array<double>, reasons array<string>"
 )
 
 

@@ -49,6 +49,10 @@ def open_session(app_name: str) -> SparkSession:
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     # Readers without Spark filter stage files by anchor; INT96, the default, has no statistics.
     spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+    # Rows of candidates and subgraphs hold 50 kB to megabytes: the default of 4,096 rows at a time
+    # runs out of memory.
+    spark.conf.set("spark.sql.parquet.columnarReaderBatchSize", "256")
+    spark.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", str(32 * 1024 * 1024))
     if "DeltaSparkSessionExtension" not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise RuntimeError(
             "this Spark session has no Delta; run `python -m recspark.install` once in the active "

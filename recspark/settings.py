@@ -92,7 +92,18 @@ class Output(_Section):
     """Where a run writes."""
 
     recommendations: str  # folder or URI of the Delta table of recommendations
-    workspace: str  # folder or URI under which the stage tables and checkpoints live
+    workspace: str  # folder or URI under which the stage tables live
+    checkpoints: str | None = None  # folder that every rank reaches; default: in the workspace
+
+    @model_validator(mode="after")
+    def _checkpoints_are_a_folder(self) -> Self:
+        place = self.checkpoints or self.workspace
+        if "://" in place:
+            raise ValueError(
+                f"checkpoints need a mounted folder that every rank reaches, not '{place}'; "
+                f"set output.checkpoints"
+            )
+        return self
 
 
 class Tracking(_Section):
@@ -157,6 +168,11 @@ class Settings(_Section):
     def model_name(self) -> str:
         """Name under which the model is registered."""
         return self.tracking.model_name or f"recspark-{self.name}"
+
+    @property
+    def checkpoint_root(self) -> str:
+        """Folder under which training keeps its checkpoints."""
+        return self.output.checkpoints or self.stage_path("checkpoints")
 
     def stage_path(self, table: str) -> str:
         """Where the stage table of this name lies."""

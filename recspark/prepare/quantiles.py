@@ -12,12 +12,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 NUM_KNOTS = 33  # quantile levels 0, 1/32, ..., 1
-SAMPLE_ROWS = 1_000  # array rows brought to the driver, whatever the size of the table
-MAX_VALUES = 20_000  # array entries per sampled row that are looked at
+SEED_ROWS = 1_000  # seeds with all their candidates, brought to the driver whatever the size
+ITEM_ROWS = 20_000  # (item, anchor) rows
 
 
 def knots(
-    frame: DataFrame, column: str, width: int, *, key: list[str], seed: int
+    frame: DataFrame, column: str, width: int, *, key: list[str], num_rows: int, seed: int
 ) -> tuple[tuple[float, ...], ...]:
     """Per feature its quantiles, ascending, float32 values.
 
@@ -26,17 +26,14 @@ def knots(
         column: name of that column.
         width: number of features.
         key: columns that identify a row; they decide with `seed` which rows are sampled.
+        num_rows: how many rows are sampled.
         seed: of the sample.
 
     Returns:
         `width` tuples of `NUM_KNOTS` values; a feature that is always missing has only zeros.
     """
     drawn = F.xxhash64(F.lit(seed), *key)
-    sampled = (
-        frame.orderBy(drawn, *key)
-        .limit(SAMPLE_ROWS)
-        .select(F.slice(column, 1, MAX_VALUES * width).alias(column))
-    )
+    sampled = frame.orderBy(drawn, *key).limit(num_rows).select(column)
     rows = cast(Any, sampled).toArrow()[column].combine_chunks().flatten().to_numpy()
     values: NDArray[np.float32] = rows.reshape(-1, width)
     levels = np.linspace(0, 1, NUM_KNOTS)

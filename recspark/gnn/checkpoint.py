@@ -1,0 +1,94 @@
+"""State that a later attempt resumes from: written whole under another name, then renamed."""
+
+import logging
+import os
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from recspark.gnn.job import Epoch, TrainJob
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far one phase of training has come."""
+
+    epochs_done: int = 0
+    best_epoch: int = 0
+    best_map: float = -1.0
+    best_model: dict[str, Any] | None = None
+    history: list[Epoch] = field(default_factory=list)
+
+    def is_over(self, max_epochs: int, patience: int | None) -> bool:
+        """Whether the last epoch is done, or `patience` epochs were no better than the best."""
+        if self.epochs_done >= max_epochs:
+            return True
+        return patience is not None and self.epochs_done - self.best_epoch >= patience
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """The checkpoint of one phase of one job. Epochs reseed torch, so no random state is kept."""
+
+    path: Path
+    identity: str
+
+    @classmethod
+    def of(cls, job: TrainJob, phase: str) -> Self:
+        """The place for a job's phase."""
+        identity = sha256(job.identity().encode()).hexdigest()
+        return cls(path=Path(job.checkpoint_dir) / f"{phase}.pt", identity=identity)
+
+    def save(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        progress: Progress,
+    ) -> None:
+        """Replace the checkpoint; a crash on the way leaves the one before."""
+        state = vars(progress) | {"history": [asdict(epoch) for epoch in progress.history]}
+        write_whole(
+            {
+                "identity": self.identity,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "progress": state,
+            },
+            self.path,
+        )
+
+    def load_into(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> Progress:
+        """Restore the last complete state, or change nothing and return a fresh `Progress`.
+
+        A checkpoint of another job, which other settings or data wrote, is left alone.
+        """
+        if not self.path.is_file():
+            return Progress()
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if state["identity"] != self.identity:
+            log.warning("%s is of another job; training starts anew", self.path)
+            return Progress()
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        history = [Epoch(**epoch) for epoch in state["progress"].pop("history")]
+        return Progress(**state["progress"], history=history)
+
+
+def write_whole(content: object, path: Path) -> None:
+    """Save with torch so that `path` holds either what it held or all of `content`."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)

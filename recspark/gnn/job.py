@@ -1,0 +1,58 @@
+"""What the driver hands to every training rank, and what every rank hands back.
+
+Imports no torch, so that the driver can plan and judge without it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from recspark import settings
+from recspark.ranges import RowRange
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """One training run; picklable, the same object on every rank."""
+
+    encodings: str  # `Encodings` as JSON
+    model: settings.Model
+    training: settings.Training
+    ranges: Mapping[str, tuple[tuple[RowRange, ...], ...]]  # split -> rank -> rows of `subgraphs`
+    node_files: Mapping[str, tuple[str, ...]]  # node table -> its files; not the entity table
+    item_state_files: tuple[str, ...]
+    k: int  # validation ranks by MAP@k
+    seed: int
+    checkpoint_dir: str  # a folder that every rank can reach and a later attempt finds again
+    progress_path: str  # rank 0 keeps one line of JSON there
+
+    def identity(self) -> str:
+        """Text that is equal for two jobs exactly when one may resume the other's checkpoint."""
+        parts = (self.encodings, self.model, self.training, sorted(self.ranges.items()))
+        return repr((*parts, self.k, self.seed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One line of a phase's history."""
+
+    phase: str  # "selected" or "refitted": which model
+    epoch: int  # from 1
+    loss: float  # mean over the epoch's seeds with a label
+    validation_map: float | None  # MAP@k; None in the refit phase
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankReport:
+    """What one rank did. The driver believes a run only when every rank reports `completed`."""
+
+    rank: int
+    status: str
+    num_rows: Mapping[str, int]  # split -> rows of `subgraphs` this rank read
+    num_steps: int  # optimizer steps of this attempt
+    resumed_from_epoch: int  # epochs that an earlier attempt had finished; 0 when started fresh
+    best_epoch: int
+    best_validation_map: float
+    history: tuple[Epoch, ...] = field(default=())
+    selected_path: str  # state of the model that validation chose
+    serving_path: str  # state of the refitted model; the same file without refit

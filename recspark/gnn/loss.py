@@ -1,0 +1,197 @@
+"""LambdaRank over the candidates, softmax over the catalogue; both see only items on sale.
+
+Axes: B seeds, C candidates, W candidates of one seed padded to the widest, P labels of one seed
+padded, I all items, J rows of the item vectors, S shared negatives, L labels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recspark.gnn.batches import Batch
+from recspark.gnn.model import Outputs
+
+TRUNCATION = 30  # pairs below this rank carry no weight
+MAX_ITEMS_OF_FULL_SOFTMAX = 20_000  # beyond, B x I scores per step cost more than they teach
+NUM_SHARED_NEGATIVES = 1_024
+# LambdaRank decides the order of candidates and leads; the softmax teaches the tower the rest of
+# the catalogue. Its gradient per seed is of the same size, so it gets the smaller weight.
+SOFTMAX_WEIGHT = 0.3
+_MAX_PAIRS_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A sum over seeds, and over how many, so that ranks can weight it by the step's total."""
+
+    total: Tensor  # scalar
+    num_seeds: int  # seeds with at least one label that is on sale
+
+
+def loss(outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tensor | None) -> Loss:
+    """The training loss of a batch, summed over its seeds.
+
+    `negatives_S` are item nodes drawn uniformly from those on sale, with replacement; None means
+    that `outputs.items` holds the whole catalogue and the softmax is exact.
+    """
+    scores_C = outputs.candidate_scores(batch)
+    valid_C = available_I[batch.candidate_items_C]
+    ranked = lambda_rank(
+        scores_C, batch.is_label_C & valid_C, valid_C, batch.candidate_seeds_C, batch.num_seeds
+    )
+    if negatives_S is None:
+        listwise_B = full_softmax(outputs, batch, available_I)
+    else:
+        listwise_B = sampled_softmax(outputs, batch, available_I, negatives_S)
+    labels_B = torch.bincount(batch.label_seeds_L[available_I[batch.label_items_L]])
+    return Loss(
+        total=ranked.sum() + SOFTMAX_WEIGHT * listwise_B.sum(), num_seeds=int((labels_B > 0).sum())
+    )
+
+
+def draw_negatives(available_I: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Shared negatives for one step, or None while the catalogue is small enough for all of it."""
+    if len(available_I) <= MAX_ITEMS_OF_FULL_SOFTMAX:
+        return None
+    on_sale = available_I.nonzero().squeeze(1)
+    # Drawn on the CPU, so that every device draws the same.
+    drawn = torch.randint(len(on_sale), (NUM_SHARED_NEGATIVES,), generator=generator)
+    return on_sale[drawn.to(on_sale.device)]
+
+
+def lambda_rank(
+    scores_C: Tensor, is_label_C: Tensor, valid_C: Tensor, seeds_C: Tensor, num_seeds: int
+) -> Tensor:
+    """LambdaRank's loss of each seed, (B,); 0 for a seed without a label or a non-label.
+
+    With D(r) = 1 / log2(1 + r) and ranks r by the present scores (ties by position), the pair of
+    a label p and another n costs |D(r_p) - D(r_n)| / maxDCG * log(1 + exp(s_n - s_p)) when one of
+    them stands in the first `TRUNCATION` (Burges 2010). As in LightGBM each seed is multiplied by
+    log2(1 + w) / w, w being the sum of its gradients' sizes. Weights are constants to the gradient.
+    """
+    row_C = _position_within(seeds_C)
+    width = int(row_C.max()) + 1 if len(row_C) else 1
+    blank = scores_C.new_zeros(num_seeds, width)
+    scores_BW = blank.index_put((seeds_C, row_C), scores_C)
+    is_label_BW = blank.bool().index_put((seeds_C, row_C), is_label_C)
+    valid_BW = blank.bool().index_put((seeds_C, row_C), valid_C)
+    with torch.no_grad():
+        most_labels = max(int(is_label_BW.sum(1).max()), 1) if num_seeds else 1
+        step = max(_MAX_PAIRS_AT_ONCE // (width * most_labels), 1)
+        blocks = [
+            _lambdas(scores_BW[low : low + step], is_label_BW[low : low + step],
+                     valid_BW[low : low + step], most_labels)
+            for low in range(0, max(num_seeds, 1), step)
+        ]  # fmt: skip
+        value_B, slope_BW = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    # The pairs of a block are forgotten once their slopes are summed: value and gradient are
+    # LambdaRank's, memory is one block's.
+    linear_B = (scores_BW * slope_BW).sum(1)
+    return value_B + linear_B - linear_B.detach()
+
+
+def _lambdas(
+    scores_BW: Tensor, is_label_BW: Tensor, valid_BW: Tensor, most_labels: int
+) -> tuple[Tensor, Tensor]:
+    """Value (B,) and slope in every score (B, W) of LambdaRank's loss."""
+    width = scores_BW.shape[1]
+    sortable_BW = scores_BW.masked_fill(~valid_BW, -math.inf)
+    order_BW = sortable_BW.argsort(dim=1, descending=True, stable=True)
+    places_W = torch.arange(1, width + 1, device=scores_BW.device)
+    ranks_BW = torch.empty_like(order_BW).scatter_(1, order_BW, places_W.expand_as(order_BW))
+    discounts_BW = 1 / (1 + ranks_BW).to(scores_BW.dtype).log2()
+    ideal_W = (1 / (1 + places_W).to(scores_BW.dtype).log2())[:TRUNCATION]
+    num_labels_B = is_label_BW.sum(1)
+    ideal = torch.cat([ideal_W.new_ones(1), ideal_W.cumsum(0)])
+    max_dcg_B = ideal[num_labels_B.clamp(max=len(ideal) - 1)]
+
+    label_BP = is_label_BW.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    label_BP = label_BP[:, :most_labels]
+    real_BP = is_label_BW.gather(1, label_BP)
+    gaps_BPW = scores_BW.gather(1, label_BP).unsqueeze(2) - scores_BW.unsqueeze(1)
+    label_ranks_BP = ranks_BW.gather(1, label_BP)
+    counted_BPW = real_BP.unsqueeze(2) & (valid_BW & ~is_label_BW).unsqueeze(1)
+    counted_BPW &= torch.minimum(label_ranks_BP.unsqueeze(2), ranks_BW.unsqueeze(1)) <= TRUNCATION
+    change_BPW = discounts_BW.gather(1, label_BP).unsqueeze(2) - discounts_BW.unsqueeze(1)
+    weights_BPW = change_BPW.abs() / max_dcg_B[:, None, None] * counted_BPW
+
+    lambdas_BPW = weights_BPW * torch.sigmoid(-gaps_BPW)
+    total_B = 2 * lambdas_BPW.sum((1, 2))
+    norm_B = torch.where(total_B > 0, (1 + total_B).log2() / total_B, 0.0)
+    value_B = (weights_BPW * torch.nn.functional.softplus(-gaps_BPW)).sum((1, 2)) * norm_B
+    slope_BW = lambdas_BPW.sum(1).scatter_add(1, label_BP, -lambdas_BPW.sum(2))
+    return value_B, slope_BW * norm_B.unsqueeze(1)
+
+
+def full_softmax(outputs: Outputs, batch: Batch, available_I: Tensor) -> Tensor:
+    """Mean over a seed's labels of -log softmax over all items on sale, (B,); 0 without labels."""
+    scores_BI = outputs.all_logits().index_put(
+        (batch.candidate_seeds_C, batch.candidate_items_C), outputs.residual_C, accumulate=True
+    )
+    scores_BI = scores_BI.masked_fill(~available_I, -math.inf)
+    labels_L = scores_BI[batch.label_seeds_L, batch.label_items_L]
+    return _multi_positive(labels_L, scores_BI.logsumexp(1), batch, available_I)
+
+
+def sampled_softmax(
+    outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tensor
+) -> Tensor:
+    """As `full_softmax`, with the sum over all items estimated without bias.
+
+    A seed's candidates and labels are always in it. The rest of the catalogue is stood for by
+    the shared negatives: each of S draws from A items counts A / S times, as it is drawn S / A
+    times on average; draws that are among the seed's own are left out.
+    """
+    items, num_items, num_seeds = outputs.items, len(available_I), batch.num_seeds
+    candidate_keys_C = batch.candidate_seeds_C * num_items + batch.candidate_items_C
+    label_keys_L = batch.label_seeds_L * num_items + batch.label_items_L
+    candidates_C = outputs.candidate_scores(batch)
+    alone_L = outputs.logits(batch.label_seeds_L, items.positions(batch.label_items_L))
+    order_C = candidate_keys_C.argsort()
+    found_L = torch.isin(label_keys_L, candidate_keys_C)
+    places_L = torch.searchsorted(candidate_keys_C[order_C], label_keys_L)
+    residual_L = torch.zeros_like(alone_L)
+    residual_L[found_L] = outputs.residual_C[order_C[places_L[found_L]]]
+
+    rows_S = items.positions(negatives_S)
+    seeds_B = torch.arange(num_seeds, device=rows_S.device)
+    scale = math.sqrt(outputs.entity_BD.shape[1])
+    drawn_BS = outputs.entity_BD @ items.tower_JD[rows_S].T / scale + items.prior_J[rows_S]
+    drawn_BS = drawn_BS + math.log(int(available_I.sum()) / len(negatives_S))
+    own = torch.cat([candidate_keys_C, label_keys_L])
+    is_own_BS = torch.isin(seeds_B.unsqueeze(1) * num_items + negatives_S, own)
+    drawn_BS = drawn_BS.masked_fill(is_own_BS | ~available_I[negatives_S], -math.inf)
+
+    extra_L = ~found_L & available_I[batch.label_items_L]
+    on_sale_C = available_I[batch.candidate_items_C]
+    own_scores = torch.cat(
+        [candidates_C.masked_fill(~on_sale_C, -math.inf), alone_L.masked_fill(~extra_L, -math.inf)]
+    )
+    own_seeds = torch.cat([batch.candidate_seeds_C, batch.label_seeds_L])
+    highest_B = torch.full((num_seeds,), -math.inf, device=own_scores.device)
+    highest_B = highest_B.scatter_reduce(0, own_seeds, own_scores.detach(), "amax")
+    highest_B = torch.maximum(highest_B, drawn_BS.detach().amax(1)).nan_to_num(neginf=0.0)
+    sum_B = (drawn_BS - highest_B.unsqueeze(1)).exp().sum(1)
+    sum_B = sum_B.index_add(0, own_seeds, (own_scores - highest_B[own_seeds]).exp())
+    # A seed for which nothing is on sale has no labels either; keep its logarithm finite.
+    log_sum_B = sum_B.clamp(min=torch.finfo(sum_B.dtype).tiny).log() + highest_B
+    return _multi_positive(alone_L + residual_L, log_sum_B, batch, available_I)
+
+
+def _multi_positive(
+    labels_L: Tensor, log_sum_B: Tensor, batch: Batch, available_I: Tensor
+) -> Tensor:
+    on_sale_L = available_I[batch.label_items_L]
+    losses_L = (log_sum_B[batch.label_seeds_L] - labels_L)[on_sale_L]
+    seeds_L = batch.label_seeds_L[on_sale_L]
+    num_labels_B = torch.bincount(seeds_L, minlength=batch.num_seeds)
+    sum_B = losses_L.new_zeros(batch.num_seeds).index_add(0, seeds_L, losses_L)
+    return sum_B / num_labels_B.clamp(min=1)
+
+
+def _position_within(seeds_C: Tensor) -> Tensor:
+    """The position of each entry among those of its seed; `seeds_C` ascending."""
+    starts_C = torch.searchsorted(seeds_C, seeds_C)
+    return torch.arange(len(seeds_C), device=seeds_C.device) - starts_C

@@ -1,0 +1,144 @@
+"""From a registered model to the written recommendations."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import ranges, schema, settings
+from recspark.encodings import Encodings
+from recspark.pipeline import prepare
+from recspark.pipeline.learn import Learnt
+from recspark.pipeline.prepare import Prepared, held_files
+from recspark.pipeline.start import Run
+from recspark.ranges import RowRange
+from recspark.recommend import scoring, write
+from recspark.recommend.scoring import Served
+from recspark.registry import ModelVersion, Registry
+from recspark.tables import DataFile
+from recspark.windows import exists
+
+log = logging.getLogger(__name__)
+
+ROWS_PER_TASK = 32  # groups of seeds that one task scores; each task loads the model once
+
+
+def score(
+    run: Run, prepared: Prepared, state: bytes, split: str, model: settings.Model | None = None
+) -> DataFrame:
+    """Score every seed of a split with a model; returns the written `scored` slice."""
+    workspace = run.workspace
+    served = Served(
+        state=state,
+        encodings=prepared.encodings.model_dump_json(),
+        model=model or run.settings.model,
+        node_files=held_files(run, prepared.encodings),
+        item_state_files=workspace.paths("item_states"),
+    )
+    spark = workspace.spark
+    nodes = _small_ranges(workspace.files("node_subgraphs", split=split))
+    vectors = scoring.node_vectors(spark, nodes, served)
+    workspace.write("node_vectors", vectors, schema.NODE_VECTORS, split=split)
+    seeds = _small_ranges(workspace.files("subgraphs", split=split))
+    vector_files = workspace.paths("node_vectors", split=split)
+    scored = scoring.top_k(spark, seeds, vector_files, served, run.query.k)
+    return workspace.write("scored", scored, schema.SCORED, split=split)
+
+
+def _small_ranges(stored: tuple[DataFile, ...]) -> list[RowRange]:
+    """The rows of files in ranges that one task scores."""
+    num_rows = sum(file.num_rows for file in stored)
+    parts = ranges.split(stored, max(-(-num_rows // ROWS_PER_TASK), 1))
+    return [one for part in parts for one in part]
+
+
+def download(
+    registry: Registry, version: ModelVersion
+) -> tuple[bytes, Encodings, settings.Settings]:
+    """State, encodings and settings of a registered version."""
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts = registry.download(version, Path(folder)) / "artifacts"
+        return (
+            (artifacts / "state.pt").read_bytes(),
+            Encodings.model_validate_json((artifacts / "encodings.json").read_text("utf-8")),
+            settings.load(artifacts / "settings.yaml"),
+        )
+
+
+def serving(
+    run: Run,
+    prepared: Prepared,
+    learnt: Learnt,
+    registry: Registry,
+    trained: ModelVersion,
+    chosen: ModelVersion,
+) -> tuple[Prepared, bytes, settings.Model]:
+    """Stage tables, state and shape of the chosen version.
+
+    For another version than the one just trained the tables are written anew, as it reads them.
+    """
+    if chosen == trained:
+        return prepared, learnt.serving, run.settings.model
+    state, encodings, chosen_settings = download(registry, chosen)
+    return prepare.prepare(run, encodings), state, chosen_settings.model
+
+
+def deliver(run: Run, prepared: Prepared, scored: DataFrame, version: ModelVersion) -> int:
+    """Write the recommendations of the run date; returns the version of the output table."""
+    entity_table, item_table = run.query.entity_table, run.query.item_table
+    rows = scored.select(
+        schema.ENTITY,
+        schema.ANCHOR_TIME,
+        F.posexplode(F.arrays_zip(schema.ITEMS, "scores", "reasons")).alias("place", "one"),
+    )
+    entities = prepared.graph.keys(entity_table).toDF(write.ENTITY_ID, schema.ENTITY)
+    items = prepared.graph.keys(item_table).toDF(write.ITEM_ID, schema.ITEM)
+    recommendations = (
+        rows.withColumn(schema.ITEM, F.col("one")[schema.ITEMS])
+        .join(entities, on=schema.ENTITY, how="inner")
+        .join(items, on=schema.ITEM, how="inner")
+        .select(
+            F.lit(run.run_date.date()).alias(schema.RUN_DATE),
+            F.lit(run.settings.name).alias(schema.QUERY),
+            write.ENTITY_ID,
+            (F.col("place") + 1).alias(schema.RANK),
+            write.ITEM_ID,
+            F.col("one")["scores"].alias(schema.SCORE_VALUE),
+            F.col("one")["reasons"].alias(schema.REASON),
+            F.lit(version.name).alias(schema.MODEL_NAME),
+            F.lit(version.version).alias(schema.MODEL_VERSION),
+            schema.ANCHOR_TIME,
+            F.lit(version.run_id).alias(schema.RUN_ID),
+        )
+    )
+    return write.write(
+        recommendations,
+        run.settings.output.recommendations,
+        entity_type=_key_type(run, entity_table),
+        item_type=_key_type(run, item_table),
+        run_date=run.run_date.date(),
+        query=run.settings.name,
+        num_entities=scored.count(),
+        num_items_on_sale=_num_on_sale(run, prepared),
+        k=run.query.k,
+        provenance=write.Provenance(
+            input_versions=run.versions,
+            model_name=version.name,
+            model_version=version.version,
+            run_id=version.run_id,
+        ),
+    )
+
+
+def _key_type(run: Run, table: str) -> str:
+    source = run.sources[table]
+    return source.types()[str(source.declared.primary_key)]
+
+
+def _num_on_sale(run: Run, prepared: Prepared) -> int:
+    moment = F.lit(run.run_date)
+    start = F.coalesce(schema.START_TIME, moment)
+    end = F.coalesce(schema.END_TIME, moment + F.expr("INTERVAL 1 DAY"))
+    return prepared.graph.nodes[run.query.item_table].where(exists(start, end, moment)).count()

@@ -1,0 +1,222 @@
+"""From pinned tables to subgraphs: every stage table of a run, in the order of the data's way."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import schema
+from recspark.encodings import Encodings
+from recspark.pipeline.start import Run
+from recspark.prepare import (
+    candidates,
+    graph,
+    interactions,
+    item_states,
+    item_trends,
+    neighbors,
+    pair_features,
+    quantiles,
+    snapshots,
+    subgraphs,
+)
+from recspark.prepare.graph import Graph
+
+log = logging.getLogger(__name__)
+
+LEARNT = (schema.TRAIN, schema.VALIDATION)  # splits whose subgraphs carry hop 2
+SCORED_LATER = (schema.TEST, schema.SCORE)  # splits that are scored layer by layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Stage tables of a run, encoded as its model wants them."""
+
+    encodings: Encodings
+    graph: Graph
+    eligible: DataFrame  # nodes of the entity table that pass the query's WHERE
+    snapshots: DataFrame
+
+
+def prepare(run: Run, encodings: Encodings | None = None) -> Prepared:
+    """Write every stage table up to the subgraphs.
+
+    Without `encodings` they are fitted to what training anchors may see; with those of a trained
+    model, the tables are what that model reads.
+    """
+    fitted = encodings is None
+    if encodings is None:
+        newest = max(run.anchor_times(schema.TRAIN))
+        encodings = graph.fit(run.sources, run.settings, run.query, newest)
+    built = graph.write(run.workspace, run.sources, encodings, run.num_rows, run.run_date)
+    eligible = _eligible(run, built)
+    seeds = _write_snapshots(run, encodings, built, eligible)
+    encodings, pairs = _write_candidates(run, encodings, built, seeds, fitted=fitted)
+    _write_subgraphs(run, encodings, built, seeds, pairs)
+    return Prepared(encodings=encodings, graph=built, eligible=eligible, snapshots=seeds)
+
+
+def positions(encodings: Encodings) -> tuple[int, int]:
+    """Places of the entity and of the item among the target table's foreign keys."""
+    columns = [column for column, _ in encodings.events[encodings.target_table].foreign_keys]
+    return (
+        columns.index(encodings.target_entity_key),
+        columns.index(encodings.target_item_key),
+    )
+
+
+def _eligible(run: Run, built: Graph) -> DataFrame:
+    source = run.sources[run.query.entity_table]
+    passing = snapshots.entities(source.frame, run.query)
+    keys = passing.select(F.col(str(source.declared.primary_key)).alias(schema.KEY))
+    return built.nodes[run.query.entity_table].join(keys, on=schema.KEY, how="left_semi")
+
+
+def _write_snapshots(
+    run: Run, encodings: Encodings, built: Graph, eligible: DataFrame
+) -> DataFrame:
+    entity_position, item_position = positions(encodings)
+    seeds = snapshots.build(
+        run.anchors,
+        nodes=eligible,
+        events=built.events[encodings.target_table],
+        entity_position=entity_position,
+        item_position=item_position,
+        query=run.query,
+        max_seeds_per_anchor=run.settings.snapshots.max_seeds_per_anchor,
+        seed=run.settings.seed,
+    )
+    written = run.workspace.write("snapshots", seeds, schema.SNAPSHOTS)
+    snapshots.check_not_empty(written, run.anchors)
+    return written
+
+
+def _write_candidates(
+    run: Run, encodings: Encodings, built: Graph, seeds: DataFrame, *, fitted: bool
+) -> tuple[Encodings, DataFrame]:
+    """Item states, candidates, and (when fitting) the quantiles of their features."""
+    chosen, workspace = run.settings.candidates, run.workspace
+    roles = interactions.roles(encodings, run.settings.tables)
+    times = sorted({anchor.time for anchor in run.anchors})
+    horizon = run.query.window.closes(run.run_date) - run.query.window.opens(run.run_date)
+    states = item_states.build(
+        built.events,
+        roles,
+        built.nodes[encodings.item_table],
+        times,
+        horizon_days=horizon.days,
+        settings=chosen,
+    )
+    states = workspace.write("item_states", states, schema.ITEM_STATES)
+    pairs = candidates.build(
+        built.events,
+        roles,
+        seeds,
+        workspace.paths("item_states"),
+        horizon_days=horizon.days,
+        settings=chosen,
+    )
+    pairs = workspace.write("candidates", pairs, schema.CANDIDATES)
+    others = [role.table for role in roles[1:]]
+    for split, found in sorted(candidates.recall(pairs, seeds, others).items()):
+        if split != schema.SCORE:
+            shares = ", ".join(f"{source} {share:.3f}" for source, share in found.items())
+            log.info("candidates: recall of %s labels: %s", split, shares)
+    if fitted:
+        encodings = _fit_quantiles(run, encodings, states, pairs, others)
+    return encodings, pairs
+
+
+def _fit_quantiles(
+    run: Run, encodings: Encodings, states: DataFrame, pairs: DataFrame, others: list[str]
+) -> Encodings:
+    trend_names, pair_names = item_trends.trend_names(others), pair_features.pair_names(others)
+    learnt = F.col(schema.ANCHOR_TIME).isin(run.anchor_times(schema.TRAIN))
+    seed = run.settings.seed
+    return encodings.model_copy(
+        update={
+            "trend_names": trend_names,
+            "pair_names": pair_names,
+            "trend_knots": quantiles.knots(
+                states.where(learnt),
+                schema.TREND,
+                len(trend_names),
+                key=[schema.ANCHOR_TIME, schema.ITEM],
+                num_rows=quantiles.ITEM_ROWS,
+                seed=seed,
+            ),
+            "pair_knots": quantiles.knots(
+                pairs.where(F.col(schema.SPLIT) == schema.TRAIN),
+                schema.FEATURES,
+                len(pair_names),
+                key=[schema.ANCHOR_TIME, schema.ENTITY],
+                num_rows=quantiles.SEED_ROWS,
+                seed=seed,
+            ),
+        }
+    )
+
+
+def _write_subgraphs(
+    run: Run, encodings: Encodings, built: Graph, seeds: DataFrame, pairs: DataFrame
+) -> None:
+    sampling, workspace, seed = run.settings.sampling, run.workspace, run.settings.seed
+    entities = built.nodes[encodings.entity_table]
+    hop_1 = neighbors.hop_1(encodings, built.events, seeds, fanout=sampling.fanouts[0], seed=seed)
+    hop_1 = workspace.write("neighbors", hop_1, schema.NEIGHBORS, hop=("1",))
+    hop_2 = neighbors.hop_2(
+        encodings,
+        built.events,
+        hop_1,
+        nodes=built.nodes,
+        complete_anchors=run.anchor_times(*SCORED_LATER),
+        fanout=sampling.fanouts[1],
+        seed=seed,
+    )
+    hop_2 = workspace.write("neighbors", hop_2, schema.NEIGHBORS, hop=("2",))
+    reached = subgraphs.frontier(encodings, hop_2, entities)
+    workspace.write("frontier", reached, schema.FRONTIER)
+    hop_2_files = subgraphs.HopTwoFiles(
+        neighbors=workspace.paths("neighbors", hop=("2",)), frontier=workspace.paths("frontier")
+    )
+    for splits, hop_2_of_splits in ((LEARNT, hop_2_files), (SCORED_LATER, None)):
+        of_splits = F.col(schema.SPLIT).isin(*splits)
+        rows = subgraphs.of_seeds(
+            encodings,
+            snapshots=seeds.where(of_splits),
+            candidates=pairs.where(of_splits),
+            hop_1=hop_1,
+            entities=entities,
+            hop_2=hop_2_of_splits,
+            group_size=sampling.group_size,
+            seed=seed,
+        )
+        workspace.write("subgraphs", rows, schema.SUBGRAPHS, split=splits)
+    for anchor in run.anchors:
+        if anchor.split in SCORED_LATER:
+            nodes = _reachable_nodes(encodings, built, anchor.time)
+            rows = subgraphs.of_nodes(encodings, nodes, hop_2_files, anchor.split)
+            workspace.write("node_subgraphs", rows, schema.SUBGRAPHS, split=anchor.split)
+
+
+def _reachable_nodes(encodings: Encodings, built: Graph, anchor: datetime) -> DataFrame:
+    """(anchor_time, table, node) of every node that hop 1 can reach."""
+    found = None
+    for table in encodings.reached_tables():
+        part = built.nodes[table].select(
+            F.lit(anchor).alias(schema.ANCHOR_TIME), F.lit(table).alias("table"), schema.NODE
+        )
+        found = part if found is None else found.unionByName(part)
+    assert found is not None, "the target table's events point to items"
+    return found
+
+
+def held_files(run: Run, encodings: Encodings) -> dict[str, tuple[str, ...]]:
+    """Files of the node tables that ranks and workers hold: all but the entities'."""
+    return {
+        table: run.workspace.paths(f"nodes_{table}")
+        for table in encodings.nodes
+        if table != encodings.entity_table
+    }

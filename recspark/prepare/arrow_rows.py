@@ -1,0 +1,54 @@
+"""Whole Spark partitions as numpy columns, for kernels that run under `mapInArrow`.
+
+Arrow batches do not align to keys, so a kernel gathers its partition before it looks at it.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+Array = np.ndarray[Any, Any]
+Columns = dict[str, Array]
+
+DAY = 86_400_000_000  # microseconds
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def gather(batches: Iterator[pa.RecordBatch]) -> pa.Table | None:
+    """All rows of the partition, or None when it has none."""
+    kept = [batch for batch in batches if batch.num_rows]
+    return pa.Table.from_batches(kept) if kept else None
+
+
+def column(table: pa.Table, name: str, missing: Any = None) -> Array:
+    """A column as numpy; timestamps as int64 microseconds since 1970 in UTC.
+
+    Nulls become `missing`, which must be given for a column that has any.
+    """
+    values = table[name].combine_chunks()
+    if pa.types.is_timestamp(values.type):
+        values = values.cast(pa.timestamp("us", tz=values.type.tz)).cast(pa.int64())
+    if missing is not None:
+        values = values.fill_null(missing)
+    return np.asarray(values.to_numpy(zero_copy_only=False))
+
+
+def timestamps(microseconds: Array) -> pa.Array:
+    """Microseconds since 1970 as Spark's timestamps."""
+    return pa.array(microseconds, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+
+
+def lists(values: Array, lengths: Array, kind: pa.DataType) -> pa.Array:
+    """Consecutive runs of `values`, one list per entry of `lengths`."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind))
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 of a datetime; without a zone it is UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=EPOCH.tzinfo)
+    since = aware - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

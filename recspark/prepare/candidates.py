@@ -1,0 +1,91 @@
+"""Candidates of every seed with their pair features: one pass over the entities' partitions."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import schema
+from recspark.prepare import candidate_kernel, interactions, pair_features
+from recspark.prepare.candidate_kernel import SEED_ROW, Plan
+from recspark.prepare.interactions import EventRoles
+from recspark.settings import Candidates
+
+COLUMNS = (
+    f"{schema.SPLIT} string, {schema.ANCHOR_TIME} timestamp, {schema.ENTITY} bigint, "
+    f"{schema.ITEMS} array<bigint>, {schema.FEATURES} array<float>, "
+    f"{schema.IS_LABEL} array<boolean>"
+)
+
+
+def build(
+    events: Mapping[str, DataFrame],
+    event_roles: Sequence[EventRoles],
+    snapshots: DataFrame,
+    item_state_files: Sequence[str],
+    *,
+    horizon_days: float,
+    settings: Candidates,
+) -> DataFrame:
+    """CANDIDATES without `run_date`: one row per seed, min(per_seed, items on sale) items each.
+
+    Args:
+        events: stage event tables by name; only rows `<= anchor` count at an anchor.
+        event_roles: how to read them, the target table first (`interactions.roles`).
+        snapshots: split, anchor_time, entity, labels.
+        item_state_files: Parquet files of the item states of all anchors, paths or URIs that
+            workers can open.
+        horizon_days: length of the label window, days.
+        settings: how many candidates, from how long a history.
+
+    `features` has the columns `pair_features.pair_names(other tables)` for each item in turn.
+    """
+    seeds = snapshots.select(
+        F.lit(SEED_ROW).alias(interactions.KIND),
+        F.col(schema.ENTITY),
+        F.col(schema.ANCHOR_TIME).alias(schema.TIME),
+        F.col(schema.SPLIT),
+        F.col(schema.LABELS),
+    )
+    rows = interactions.union(events, event_roles).unionByName(seeds, allowMissingColumns=True)
+    plan = Plan(
+        horizon_days=horizon_days,
+        per_seed=settings.per_seed,
+        history_per_entity=settings.history_per_entity,
+        other_tables=tuple(role.table for role in event_roles[1:]),
+        state_files=tuple(item_state_files),
+    )
+    kernel = partial(candidate_kernel.run, plan=plan)
+    return rows.repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)
+
+
+def recall(
+    candidates: DataFrame, snapshots: DataFrame, other_tables: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Share of the labels among the candidates, per split: `all`, and of each source alone.
+
+    A label that several sources retrieved counts for each; NaN for a split without labels.
+    """
+    names = pair_features.pair_names(other_tables)
+    per_item = len(names)
+    hits = [F.sum(F.size(F.filter(schema.IS_LABEL, lambda label: label))).alias("all")]
+    for name in pair_features.SOURCE_RANKS:
+        # The ranks of one source lie `per_item` apart.
+        ranks = F.expr(
+            f"transform(sequence(1, size({schema.ITEMS})), item -> "
+            f"{schema.FEATURES}[(item - 1) * {per_item} + {names.index(name)}])"
+        )
+        found = F.zip_with(schema.IS_LABEL, ranks, lambda label, rank: label & ~F.isnan(rank))
+        total = F.size(F.filter(found, lambda hit: hit))
+        hits.append(F.sum(total).alias(name.removesuffix("_rank")))
+    sums = candidates.where(F.size(schema.ITEMS) > 0).groupBy(schema.SPLIT).agg(*hits)
+    truths = snapshots.groupBy(schema.SPLIT).agg(F.sum(F.size(schema.LABELS)).alias("truths"))
+    rows = sums.join(truths, on=schema.SPLIT, how="inner").collect()
+    sources = [name for name in sums.columns if name != schema.SPLIT]
+    return {
+        row[schema.SPLIT]: {
+            name: row[name] / row["truths"] if row["truths"] else float("nan") for name in sources
+        }
+        for row in rows
+    }

@@ -1,0 +1,117 @@
+"""Item states: what is known of every item that exists at an anchor, and what is bought with it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import schema
+from recspark.prepare import interactions, item_trends, similarity
+from recspark.prepare.arrow_rows import microseconds
+from recspark.prepare.interactions import EventRoles
+from recspark.settings import Candidates
+
+_EXACT = 2.0**24  # squared weights are summed as integers, whose sum has no order
+
+
+def build(
+    events: Mapping[str, DataFrame],
+    event_roles: Sequence[EventRoles],
+    items: DataFrame,
+    anchors: Sequence[datetime],
+    *,
+    horizon_days: float,
+    settings: Candidates,
+) -> DataFrame:
+    """ITEM_STATES without `run_date`: one row per anchor and item that exists at it.
+
+    Args:
+        events: stage event tables by name; only rows `<= anchor` count at an anchor.
+        event_roles: how to read them, the target table first (`interactions.roles`).
+        items: the node table of the items: node, start_time, end_time.
+        anchors: distinct; without a zone they are UTC.
+        horizon_days: length of the label window, days.
+        settings: how many similar items, from how long a history.
+
+    `trend` has the columns `item_trends.trend_names(other tables)`; NaN where unknown.
+    `similar_items` is empty for an item that nobody bought together with another.
+    """
+    moments = sorted(microseconds(anchor) for anchor in anchors)
+    all_events = interactions.union(events, event_roles)
+    trends = _trends(all_events, items, moments, horizon_days, event_roles)
+    target = all_events.where(F.col(interactions.KIND) == 0)
+    similar = _similar(target, items, moments, settings)
+    joined = trends.join(similar, on=[schema.ANCHOR_TIME, schema.ITEM], how="left")
+    return joined.select(
+        schema.ANCHOR_TIME,
+        schema.ITEM,
+        schema.TREND,
+        F.coalesce(schema.SIMILAR_ITEMS, F.array().cast("array<bigint>")).alias(
+            schema.SIMILAR_ITEMS
+        ),
+        F.coalesce(schema.SIMILARITIES, F.array().cast("array<float>")).alias(schema.SIMILARITIES),
+    )
+
+
+def _trends(
+    events: DataFrame,
+    items: DataFrame,
+    moments: Sequence[int],
+    horizon_days: float,
+    event_roles: Sequence[EventRoles],
+) -> DataFrame:
+    item_rows = items.select(
+        F.lit(item_trends.ITEM_ROW).alias(interactions.KIND),
+        F.col(schema.NODE).alias(schema.ITEM),
+        F.col(schema.START_TIME).alias(item_trends.SALE_START),
+        F.col(schema.END_TIME).alias(item_trends.SALE_END),
+    )
+    kernel = partial(
+        item_trends.trends,
+        anchors=list(moments),
+        horizon_days=horizon_days,
+        other_tables=[r.table for r in event_roles[1:]],
+    )
+    rows = events.unionByName(item_rows, allowMissingColumns=True)
+    ddl = f"{schema.ANCHOR_TIME} timestamp, {schema.ITEM} bigint, {schema.TREND} array<float>"
+    return rows.repartition(schema.ITEM).mapInArrow(kernel, ddl)
+
+
+def _similar(
+    purchases: DataFrame, items: DataFrame, moments: Sequence[int], settings: Candidates
+) -> DataFrame:
+    kernel = partial(similarity.histories, anchors=list(moments), limit=settings.history_per_entity)
+    columns = [schema.ENTITY, schema.ITEM, schema.EVENT, schema.TIME]
+    by_entity = purchases.select(columns).repartition(schema.ENTITY)
+    histories = by_entity.mapInArrow(kernel, similarity.HISTORIES)
+    num_items = items.agg(F.max(schema.NODE)).collect()[0][0]
+    num_blocks = math.ceil(((num_items or 0) + 1) / similarity.ITEMS_PER_BLOCK)
+    rows = histories if num_blocks == 1 else histories.unionByName(_norms(histories, num_blocks))
+    whole = rows.repartition(schema.ANCHOR_TIME, similarity.BLOCK)
+    best = partial(
+        similarity.similar, per_item=settings.similar_per_item, norms_given=num_blocks > 1
+    )
+    return whole.mapInArrow(best, similarity.SIMILAR)
+
+
+def _norms(histories: DataFrame, num_blocks: int) -> DataFrame:
+    """Squared length of every item's vector, for every block, as histories of entity -1."""
+    zipped = F.explode(F.arrays_zip(schema.ITEMS, similarity.WEIGHTS)).alias("pair")
+    once = histories.dropDuplicates([schema.ANCHOR_TIME, schema.ENTITY])  # all rows are alike
+    square = F.round(F.pow("pair.weights", F.lit(2)) * _EXACT).cast("bigint")
+    lengths = (
+        once.select(schema.ANCHOR_TIME, zipped)
+        .groupBy(schema.ANCHOR_TIME, F.col("pair.items").alias(schema.ITEM))
+        .agg((F.sum(square) / _EXACT).cast("float").alias("square"))
+    )
+    blocks = F.explode(F.sequence(F.lit(0), F.lit(num_blocks - 1))).alias(similarity.BLOCK)
+    return lengths.select(
+        schema.ANCHOR_TIME,
+        blocks,
+        F.lit(-1).cast("bigint").alias(schema.ENTITY),
+        F.array(schema.ITEM).alias(schema.ITEMS),
+        F.array("square").alias(similarity.WEIGHTS),
+    )

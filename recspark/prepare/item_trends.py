@@ -1,0 +1,224 @@
+"""What is known of an item at an anchor: how much, how lately and to whom it sells.
+
+Runs on Spark workers; needs numpy and pyarrow only. Ages are days from an event to the anchor;
+"the last w days" are ages in [0, w).
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from recspark import schema, windows
+from recspark.prepare.arrow_rows import DAY, Array, Columns, column, gather, lists, timestamps
+
+WINDOWS = (7, 14, 30, 60, 120, 365)  # days
+HALF_LIVES = (7, 30, 90)  # days
+PERIODS = 3  # past horizons from which chances to buy are counted
+YEAR = 365.0  # days
+ITEM_ROW = -1  # the `kind` of a row that is an item, not an event
+SALE_START, SALE_END = "sale_start", "sale_end"
+NEVER, ALWAYS = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+
+OF_TARGET = (
+    *(f"log_sales_{w}" for w in WINDOWS),
+    *(f"log_buyers_{w}" for w in WINDOWS),
+    *(f"sales_ratio_{a}_{b}" for a, b in itertools.pairwise(WINDOWS)),
+    *(f"log_decayed_sales_{h}" for h in HALF_LIVES),
+    "log_decayed_sales_horizon",
+    "log_sales_year_ago",
+    "season_ratio",
+    "days_since_first_sale",
+    "days_since_last_sale",
+    "days_on_sale",
+    "log_owners",
+    "repeat_rate",
+    "repeat_gap_days",
+    "owner_conversion",
+    "log_first_buyers_horizon",
+    "first_buyer_share",
+    "log_price",
+    "log_price_now",
+    "price_change",
+    "log_quantity",
+    "log_revenue_7",
+    "log_revenue_30",
+)
+
+
+def trend_names(other_tables: Sequence[str]) -> tuple[str, ...]:
+    """Columns of `trend`; `other_tables` are the further event tables, in order."""
+    of_others = [(f"{name}_log_count_90", f"{name}_per_sale") for name in other_tables]
+    return OF_TARGET + tuple(name for pair in of_others for name in pair)
+
+
+def trends(
+    batches: Iterator[pa.RecordBatch],
+    anchors: Sequence[int],
+    horizon_days: float,
+    other_tables: Sequence[str],
+) -> Iterator[pa.RecordBatch]:
+    """Kernel over a partition of events and items by item: (anchor_time, item, trend).
+
+    One row per anchor (microseconds since 1970) and item that exists at it.
+    """
+    table = gather(batches)
+    if table is None:
+        return
+    names = ("kind", schema.ITEM, schema.ENTITY, schema.EVENT, "price", "quantity")
+    rows = {name: column(table, name, missing=0) for name in names}
+    rows[schema.TIME] = column(table, schema.TIME, missing=0)
+    rows[SALE_START] = column(table, SALE_START, missing=ALWAYS)
+    rows[SALE_END] = column(table, SALE_END, missing=NEVER)
+    order = np.lexsort(tuple(rows[n] for n in (schema.EVENT, schema.TIME, schema.ENTITY, "item")))
+    rows = {name: values[order] for name, values in rows.items()}
+    is_item = rows["kind"] == ITEM_ROW
+    items = {name: rows[name][is_item] for name in (schema.ITEM, SALE_START, SALE_END)}
+    wanted = trend_names(other_tables)
+    for anchor in anchors:
+        exists = windows.exists(items[SALE_START], items[SALE_END], anchor)
+        nodes, start = items[schema.ITEM][exists], items[SALE_START][exists]
+        if not len(nodes):
+            continue
+        seen = ~is_item & windows.is_visible(rows[schema.TIME], anchor)
+        place = np.minimum(np.searchsorted(nodes, rows[schema.ITEM]), len(nodes) - 1)
+        seen &= nodes[place] == rows[schema.ITEM]
+        by_kind = [
+            _of_kind(rows, seen, place, anchor, kind) for kind in range(len(other_tables) + 1)
+        ]
+        found = _of_target(by_kind[0], len(nodes), horizon_days)
+        on_sale = np.where(start == ALWAYS, anchor + DAY, start)
+        found["days_on_sale"] = np.where(start == ALWAYS, np.nan, (anchor - on_sale) / DAY)
+        sales = np.bincount(by_kind[0]["place"], minlength=len(nodes))
+        for name, others in zip(other_tables, by_kind[1:], strict=True):
+            recent = others["place"][others["age"] < 90]
+            found[f"{name}_log_count_90"] = np.log1p(np.bincount(recent, minlength=len(nodes)))
+            all_of_it = np.bincount(others["place"], minlength=len(nodes))
+            found[f"{name}_per_sale"] = _ratio(all_of_it, sales)
+        assert set(found) == set(wanted)
+        trend = np.stack([found[name] for name in wanted], axis=1).astype(np.float32)
+        yield pa.RecordBatch.from_arrays(
+            [
+                timestamps(np.full(len(nodes), anchor)),
+                pa.array(nodes, pa.int64()),
+                lists(trend.ravel(), np.full(len(nodes), len(wanted)), pa.float32()),
+            ],
+            names=[schema.ANCHOR_TIME, schema.ITEM, schema.TREND],
+        )
+
+
+def _of_kind(rows: Columns, seen: Array, place: Array, anchor: int, kind: int) -> Columns:
+    """The visible rows of one event table: item positions, entities, ages and amounts."""
+    mine = seen & (rows["kind"] == kind)
+    return {
+        "place": place[mine],
+        "entity": rows[schema.ENTITY][mine],
+        "age": (anchor - rows[schema.TIME][mine]) / DAY,
+        "price": rows["price"][mine],
+        "quantity": rows["quantity"][mine],
+    }
+
+
+def _of_target(sales: Columns, num_items: int, horizon: float) -> Columns:
+    place, age = sales["place"], sales["age"]
+    return {
+        **_volumes(place, age, num_items, horizon),
+        **_buyers(sales, num_items, horizon),
+        **_prices(sales, num_items),
+    }
+
+
+def _volumes(place: Array, age: Array, num_items: int, horizon: float) -> Columns:
+    found: Columns = {}
+    counts = {w: np.bincount(place[age < w], minlength=num_items) for w in WINDOWS}
+    for w in WINDOWS:
+        found[f"log_sales_{w}"] = np.log1p(counts[w])
+    for a, b in itertools.pairwise(WINDOWS):
+        found[f"sales_ratio_{a}_{b}"] = _ratio(counts[a] / a, counts[b] / b)
+    for name, half_life in [*((str(h), float(h)) for h in HALF_LIVES), ("horizon", horizon)]:
+        decayed = np.bincount(place, np.exp2(-age / half_life), num_items)
+        found[f"log_decayed_sales_{name}"] = np.log1p(decayed)
+    # The same days one year ago as the label window: ages in [365 - horizon, 365).
+    ago = np.bincount(place[(age < YEAR) & (age >= YEAR - horizon)], minlength=num_items)
+    before = np.bincount(place[(age >= YEAR) & (age < YEAR + horizon)], minlength=num_items)
+    found["log_sales_year_ago"] = np.log1p(ago)
+    found["season_ratio"] = np.log1p(ago) - np.log1p(before)
+    oldest, newest = np.full(num_items, np.nan), np.full(num_items, np.nan)
+    np.fmax.at(oldest, place, age)
+    np.fmin.at(newest, place, age)
+    return found | {"days_since_first_sale": oldest, "days_since_last_sale": newest}
+
+
+def _buyers(sales: Columns, num_items: int, horizon: float) -> Columns:
+    """Who bought, who bought again, and how often owners and others buy within a horizon."""
+    place, age = sales["place"], sales["age"]
+    first = np.ones(len(place), dtype=bool)
+    first[1:] = (np.diff(place) != 0) | (np.diff(sales["entity"]) != 0)
+    pair = np.cumsum(first) - 1
+    owned = place[first]
+    oldest = age[first]  # rows of a pair lie oldest first
+    newest = age[np.append(np.flatnonzero(first)[1:] - 1, len(age) - 1)[: len(owned)]]
+    new_day = first.copy()
+    new_day[1:] |= np.diff(np.floor(age)) != 0
+    days = np.bincount(pair[new_day], minlength=len(owned))
+    again = days > 1
+    owners = np.bincount(owned, minlength=num_items)
+    gap = (oldest - newest)[again] / (days[again] - 1)
+    could, did = np.zeros(num_items), np.zeros(num_items)
+    for period in range(1, PERIODS + 1):
+        opened = period * horizon
+        owner = oldest >= opened
+        within = (age < opened) & (age >= opened - horizon)
+        bought = np.bincount(pair[within], minlength=len(owned)) > 0
+        could += np.bincount(owned[owner], minlength=num_items)
+        did += np.bincount(owned[owner & bought], minlength=num_items)
+    newcomers = np.bincount(owned[oldest < horizon], minlength=num_items)
+    active = np.bincount(owned[newest < horizon], minlength=num_items)
+    found = {
+        "log_owners": np.log1p(owners),
+        "repeat_rate": _ratio(np.bincount(owned[again], minlength=num_items), owners),
+        "repeat_gap_days": _ratio(
+            np.bincount(owned[again], gap, num_items),
+            np.bincount(owned[again], minlength=num_items),
+        ),
+        "owner_conversion": _ratio(did, could),
+        "log_first_buyers_horizon": np.log1p(newcomers),
+        "first_buyer_share": _ratio(newcomers, active),
+    }
+    for w in WINDOWS:
+        found[f"log_buyers_{w}"] = np.log1p(np.bincount(owned[newest < w], minlength=num_items))
+    return found
+
+
+def _prices(sales: Columns, num_items: int) -> Columns:
+    place, age, price = sales["place"], sales["age"], sales["price"]
+    known = price > 0
+    log_price = np.log(np.where(known, price, 1.0))
+    usual = _mean(place, log_price, known, num_items)
+    now = _mean(place, log_price, known & (age < 30), num_items)
+    quantity = sales["quantity"]
+    bought = quantity > 0
+    units = np.where(bought, quantity, 1.0)
+    spend = np.where(known, price, 0.0) * units
+    found = {
+        "log_price": usual,
+        "log_price_now": np.where(np.isnan(now), usual, now),
+        "price_change": now - usual,
+        "log_quantity": _mean(place, np.log(units), bought, num_items),
+    }
+    has_price = np.bincount(place[known], minlength=num_items) > 0
+    for w in (7, 30):
+        revenue = np.log1p(np.bincount(place[age < w], spend[age < w], num_items))
+        found[f"log_revenue_{w}"] = np.where(has_price, revenue, np.nan)
+    return found
+
+
+def _mean(place: Array, values: Array, known: Array, size: int) -> Array:
+    total = np.bincount(place[known], values[known], size)
+    return _ratio(total, np.bincount(place[known], minlength=size))
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    """`part / whole`, NaN where the whole is 0."""
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)

@@ -1,0 +1,146 @@
+"""Candidates of drawn seeds: which items, how many, and blind to the future."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from recspark.prepare import candidates, item_states
+from recspark.prepare.interactions import EventRoles
+from recspark.prepare.pair_features import pair_names
+from recspark.settings import Candidates
+
+ROLES = (
+    EventRoles(table="sales", entity_position=0, item_position=1, price_position=0),
+    EventRoles(table="wishes", entity_position=0, item_position=1),
+)
+ANCHORS = (datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 11, tzinfo=UTC))
+SALES = """
+    event:bigint | time:timestamp      | nodes:array<bigint> | amounts:array<double>
+    11           | 2024-02-10T00:00:00 | [0 0]               | [2]
+    12           | 2024-02-20T00:00:00 | [1 0]               | [2]
+    13           | 2024-02-25T00:00:00 | [1 1]               | [8]
+    14           | 2024-03-01T00:00:00 | [1 2]               | [8]
+    15           | 2024-02-28T00:00:00 | [0 4]               | [1]
+    """
+LATER = """
+    16           | 2024-03-11T00:00:01 | [2 3]               | [5]
+    """
+WISHES = """
+    event:bigint | time:timestamp      | nodes:array<bigint> | amounts:array<double>
+    21           | 2024-02-27T00:00:00 | [0 1]               | []
+    """
+# Item 4 leaves before the first anchor, item 5 comes between the two.
+ITEMS = """
+    node:bigint | start_time:timestamp | end_time:timestamp
+    0           |                      |
+    1           |                      |
+    2           |                      |
+    3           | 2024-02-28T00:00:00  |
+    4           |                      | 2024-03-01T00:00:00
+    5           | 2024-03-05T00:00:00  |
+    """
+SEEDS = """
+    split:string | anchor_time:timestamp | entity:bigint | labels:array<bigint>
+    train        | 2024-03-01T00:00:00   | 0             | [1 5]
+    train        | 2024-03-01T00:00:00   | 1             | []
+    test         | 2024-03-11T00:00:00   | 0             | [0]
+    test         | 2024-03-11T00:00:00   | 9             | [5]
+    """
+NAMES = pair_names(["wishes"])
+
+
+def build(table, folder, sales=SALES, partitions=None, per_seed=3):
+    """Candidate rows by (day, entity), and the frame that gave them."""
+    events = {"sales": table(sales), "wishes": table(WISHES)}
+    seeds = table(SEEDS)
+    if partitions:
+        events = {name: frame.repartition(partitions) for name, frame in events.items()}
+        seeds = seeds.repartition(partitions)
+    settings = Candidates(per_seed=per_seed)
+    known = {"horizon_days": 10, "settings": settings}
+    states = item_states.build(events, ROLES, table(ITEMS), ANCHORS, **known)
+    states.write.parquet(str(folder / "states"))
+    files = sorted(str(path) for path in (folder / "states").glob("*.parquet"))
+    frame = candidates.build(events, ROLES, seeds, files, **known)
+    rows = frame.toArrow().to_pylist()
+    return {(r["anchor_time"].day, r["entity"]): r for r in rows}, frame
+
+
+@pytest.fixture(scope="module")
+def built(spark, tmp_path_factory):
+    from conftest import drawn
+
+    return build(lambda text: spark.createDataFrame(drawn(text)), tmp_path_factory.mktemp("one"))
+
+
+def features(row):
+    """Features by item and name."""
+    values = np.array(row["features"], dtype=np.float32).reshape(len(row["items"]), len(NAMES))
+    return {
+        item: dict(zip(NAMES, pair.tolist(), strict=True))
+        for item, pair in zip(row["items"], values, strict=True)
+    }
+
+
+def test_every_seed_has_the_same_number_of_distinct_items_on_sale(built):
+    rows, _ = built
+    assert sorted(rows) == [(1, 0), (1, 1), (11, 0), (11, 9)]
+    for (day, _), row in rows.items():
+        assert len(row["items"]) == len(set(row["items"])) == 3
+        assert set(row["items"]) <= ({0, 1, 2, 3} if day == 1 else {0, 1, 2, 3, 5})
+        assert len(row["features"]) == 3 * len(NAMES)
+
+
+def test_what_was_bought_comes_first_then_what_goes_with_it(built):
+    rows, _ = built
+    # User 0 bought item 0, with which user 1 bought 1 and 2, equally close; 2 is popular now.
+    assert rows[1, 0]["items"] == [0, 1, 2]
+    pair = features(rows[1, 0])[0]
+    assert (pair["bought_rank"], pair["purchases"], pair["days_since_last"]) == (1, 1, 20)
+
+
+def test_a_purchase_at_the_anchor_is_seen(built):
+    rows, _ = built
+    assert features(rows[1, 1])[2]["days_since_last"] == 0
+
+
+def test_labels_are_marked_and_what_is_no_candidate_is_not(built):
+    rows, _ = built
+    marked = {
+        item
+        for item, label in zip(rows[1, 0]["items"], rows[1, 0]["is_label"], strict=True)
+        if label
+    }
+    assert marked == {1} & set(rows[1, 0]["items"])
+    assert not any(rows[1, 1]["is_label"])
+
+
+def test_a_user_without_history_gets_popular_and_new_items(built):
+    rows, _ = built
+    pairs = features(rows[11, 9])
+    assert 5 in pairs  # new on sale
+    assert pairs[2]["popular_rank"] == 1
+    assert all(pair["purchases"] == 0 and pair["user_baskets"] == 0 for pair in pairs.values())
+    assert not np.isinf(rows[11, 9]["features"]).any()
+
+
+def test_a_wish_is_a_feature_of_its_pair(built):
+    rows, _ = built
+    wished = features(rows[1, 0]).get(1) or features(rows[11, 0])[1]
+    assert (wished["wishes_count"], wished["wishes_user_count"]) == (1, 1)
+
+
+def test_sales_after_the_anchor_and_the_partitioning_change_no_byte(table, tmp_path, built):
+    again, _ = build(table, tmp_path, sales=SALES + LATER, partitions=3)
+    assert {key: str(row) for key, row in again.items()} == {
+        key: str(row) for key, row in built[0].items()
+    }
+
+
+def test_recall_counts_labels_among_candidates_and_per_source(table, built):
+    rows, frame = built
+    found = candidates.recall(frame, table(SEEDS), ["wishes"])
+    hits = sum(sum(row["is_label"]) for (day, _), row in rows.items() if day == 1)
+    assert found["train"]["all"] == hits / 2
+    assert found["test"]["bought"] == 1 / 2

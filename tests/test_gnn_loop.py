@@ -1,0 +1,257 @@
+import json
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from subgraph_factory import ENCODINGS, Shop
+
+from recspark import settings
+from recspark.evaluate import metrics
+from recspark.files import read_rows
+from recspark.gnn import epochs, loop
+from recspark.gnn.cache import GroupStore
+from recspark.gnn.job import TrainJob
+from recspark.gnn.model import Network
+from recspark.ranges import RowRange
+
+TRAIN_ANCHORS, VALIDATION_ANCHOR = (50.0, 60.0, 70.0), 80.0
+K = 3
+
+
+def write_shop(shop, folder):
+    """The stage tables of a shop as Parquet: two groups of users for each anchor."""
+    half = shop.num_users // 2
+    halves = (range(half), range(half, shop.num_users))
+    for name, anchors in (("train", TRAIN_ANCHORS), ("validation", (VALIDATION_ANCHOR,))):
+        for number, users in enumerate(halves):
+            rows = [shop.group(users, anchor, number) for anchor in anchors]
+            pq.write_table(
+                pa.Table.from_batches(rows), folder / f"{name}-{number}.parquet", row_group_size=2
+            )
+    for name, table in shop.node_tables().items():
+        pq.write_table(table, folder / f"nodes_{name}.parquet")
+    states = shop.item_states((*TRAIN_ANCHORS, VALIDATION_ANCHOR))
+    pq.write_table(states, folder / "item_states.parquet")
+
+
+def job_of(folder, checkpoints, *, ranks=1, groups_per_batch=2, **training):
+    def share(name, num_rows):
+        files = [
+            RowRange(path=f"{folder}/{name}-{i}.parquet", first_row=0, num_rows=num_rows)
+            for i in range(2)
+        ]
+        return (tuple(files),) if ranks == 1 else tuple((file,) for file in files)
+
+    defaults = {"num_processes": ranks, "max_epochs": 2, "patience": 2, "refit": False}
+    return TrainJob(
+        encodings=ENCODINGS.model_dump_json(),
+        model=settings.Model(width=16, id_width=8, dropout=0.0),
+        training=settings.Training(
+            groups_per_batch=groups_per_batch, **(defaults | {"learning_rate": 0.01} | training)
+        ),
+        ranges={"train": share("train", len(TRAIN_ANCHORS)), "validation": share("validation", 1)},
+        node_files={name: (f"{folder}/nodes_{name}.parquet",) for name in ("items", "merchants")},
+        item_state_files=(f"{folder}/item_states.parquet",),
+        k=K,
+        seed=11,
+        checkpoint_dir=str(checkpoints),
+        progress_path=f"{folder}/progress.json",
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    write_shop(Shop(), folder)
+    return folder
+
+
+def train_as_rank(rank, world_size, ports, jobs, reports):
+    for port, job in zip(ports, jobs, strict=True):
+        os.environ |= {
+            "RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        reports.put((job.checkpoint_dir, loop.train(job)))
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def idle_job(folder, checkpoints):
+    """All rows are the first rank's."""
+    job = job_of(folder, checkpoints, ranks=2, max_epochs=1)
+    everything = {split: (shares[0] + shares[1], ()) for split, shares in job.ranges.items()}
+    return replace(job, ranges=everything)
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(folder):
+    """Reports of both ranks by job; one start of two processes for all jobs, as it costs most."""
+    jobs = [
+        job_of(folder, folder / "shared", ranks=2, groups_per_batch=1, refit=True),
+        idle_job(folder, folder / "idle"),
+    ]
+    reports = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    ports = [free_port() for _ in jobs]
+    torch.multiprocessing.spawn(train_as_rank, (2, ports, jobs, reports), nprocs=2)
+    by_job = {Path(job.checkpoint_dir).name: [] for job in jobs}
+    for _ in range(2 * len(jobs)):
+        checkpoint_dir, report = reports.get()
+        by_job[Path(checkpoint_dir).name].append(report)
+    return {name: sorted(pair, key=lambda report: report.rank) for name, pair in by_job.items()}
+
+
+def test_two_processes_reach_the_losses_and_weights_of_one(folder, on_two_ranks, tmp_path):
+    alone = loop.train(job_of(folder, tmp_path, refit=True))
+    pair = on_two_ranks["shared"]
+    assert [report.status for report in pair] == ["completed"] * 2
+    assert [dict(report.num_rows) for report in pair] == [{"train": 3, "validation": 1}] * 2
+    assert alone.num_rows == {"train": 6, "validation": 2}
+    for report in pair:
+        assert report.num_steps == alone.num_steps
+        for ours, theirs in zip(report.history, alone.history, strict=True):
+            assert ours.phase == theirs.phase
+            assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
+            assert ours.validation_map == pytest.approx(theirs.validation_map, abs=1e-4)
+    for name in ("selected_path", "serving_path"):
+        torch.testing.assert_close(
+            torch.load(getattr(pair[0], name)), torch.load(getattr(alone, name)),
+            rtol=1e-3, atol=1e-3,
+        )  # fmt: skip
+    assert int((folder / "shared" / "rank-1.pid").read_text()) != os.getpid()
+
+
+def test_a_rank_without_rows_takes_part_and_changes_nothing(folder, on_two_ranks, tmp_path):
+    idle = on_two_ranks["idle"]
+    alone = loop.train(job_of(folder, tmp_path, max_epochs=1))
+    assert idle[1].num_rows == {}
+    assert idle[1].num_steps == alone.num_steps
+    assert idle[1].history[0].loss == pytest.approx(alone.history[0].loss, abs=1e-4)
+    assert idle[1].best_validation_map == pytest.approx(alone.best_validation_map, abs=1e-4)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_killed_in_its_second_epoch_resumes_to_the_weights_of_one_never_killed(
+    folder, tmp_path, monkeypatch
+):
+    options = {"max_epochs": 3, "patience": 3, "refit": True}
+    job = job_of(folder, tmp_path / "killed", **options)
+    job = replace(job, model=job.model.model_copy(update={"dropout": 0.2}))
+    whole = loop.train(replace(job, checkpoint_dir=str(tmp_path / "whole")))
+
+    steps = iter(range(4))  # three steps an epoch: the fifth step dies
+
+    def dying(*arguments):
+        if next(steps, None) is None:
+            raise Killed
+        return alive(*arguments)
+
+    alive = loop.draw_negatives
+    monkeypatch.setattr(loop, "draw_negatives", dying)
+    with pytest.raises(Killed):
+        loop.train(job)
+    monkeypatch.setattr(loop, "draw_negatives", alive)
+    resumed = loop.train(job)
+    assert resumed.resumed_from_epoch == 1
+    assert resumed.num_steps == whole.num_steps - 3
+    for ours, theirs in zip(resumed.history, whole.history, strict=True):
+        assert ours.loss == theirs.loss
+    for name in ("selected_path", "serving_path"):
+        ours, theirs = (torch.load(getattr(report, name)) for report in (resumed, whole))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_seed_is_not_resumed(folder, tmp_path):
+    job = job_of(folder, tmp_path, max_epochs=1)
+    first = loop.train(job)
+    again, other = loop.train(job), loop.train(replace(job, seed=12))
+    assert (again.num_steps, again.resumed_from_epoch) == (0, 1)
+    assert (other.num_steps, other.resumed_from_epoch) == (3, 0)
+    assert other.history[0].loss != first.history[0].loss
+
+
+def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
+    shop = Shop(num_users=40)
+    write_shop(shop, tmp_path)
+    job = job_of(tmp_path, tmp_path / "run", max_epochs=15, patience=15, groups_per_batch=1)
+    report = loop.train(job)
+    users = range(shop.num_users)
+    sold = np.bincount([e[2] for e in shop.events if e[0] <= VALIDATION_ANCHOR], minlength=12)
+    popular = np.argsort(-sold, kind="stable")[:K]
+    truths = [shop.labels(user, VALIDATION_ANCHOR) for user in users]
+    values = metrics.per_user(
+        (np.tile(popular, len(users)), np.arange(len(users) + 1) * K),
+        (np.concatenate(truths).astype(np.int64), np.cumsum([0, *map(len, truths)])),
+        K,
+    )[metrics.name(metrics.MAP, K)]
+    assert np.nanmean(values) < 0.4
+    assert report.best_validation_map > 0.8
+    losses = [epoch.loss for epoch in report.history]
+    assert losses[-1] < losses[0] / 2
+    line = json.loads(Path(job.progress_path).read_text())
+    assert line["step"] == line["steps"] == report.num_steps
+    assert line["seconds_left"] == 0
+
+
+def test_training_with_sampled_items_encodes_only_those_and_learns_too(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("recspark.gnn.loss.MAX_ITEMS_OF_FULL_SOFTMAX", 5)
+    monkeypatch.setattr("recspark.gnn.loss.NUM_SHARED_NEGATIVES", 4)
+    report = loop.train(job_of(folder, tmp_path, max_epochs=12, patience=12))
+    losses = [epoch.loss for epoch in report.history]
+    assert losses[-1] < 0.8 * losses[0]
+    assert report.best_validation_map > 0.5
+
+
+def test_the_saved_state_fits_a_network_built_from_encodings_and_settings(folder, tmp_path):
+    job = job_of(folder, tmp_path, max_epochs=1)
+    network = Network(ENCODINGS, job.model)
+    network.load_state_dict(torch.load(loop.train(job).serving_path))
+
+
+def test_every_group_is_in_one_batch_an_epoch_and_batches_have_one_anchor():
+    anchors = np.array([7.0, 8.0, 7.0, 7.0, 8.0, 7.0, 7.0])
+    first, second = (epochs.plan(anchors, 2, seed=3, epoch=epoch) for epoch in (1, 2))
+    assert sorted(group for batch in first for group in batch) == list(range(7))
+    assert all(len({anchors[group] for group in batch}) == 1 for batch in first)
+    assert max(map(len, first)) == 2
+    assert len(first) == 4
+    assert first != second
+    assert first == epochs.plan(anchors, 2, seed=3, epoch=1)
+
+
+def test_a_range_is_read_exactly_whatever_the_row_groups(tmp_path):
+    pq.write_table(pa.table({"a": list(range(40))}), tmp_path / "f.parquet", row_group_size=18)
+
+    def read(first, count):
+        rows = RowRange(path=str(tmp_path / "f.parquet"), first_row=first, num_rows=count)
+        return [a for batch in read_rows(rows, ["a"]) for a in batch["a"].to_pylist()]
+
+    for first, count in ((0, 40), (0, 18), (17, 2), (18, 18), (35, 5), (5, 1)):
+        assert read(first, count) == list(range(first, first + count))
+    with pytest.raises(ValueError, match="40 rows, rows up to 41"):
+        read(39, 2)
+
+
+def test_groups_come_from_the_cache_in_any_order_as_they_were_written(folder, tmp_path):
+    path = f"{folder}/train-1.parquet"
+    ranges = [RowRange(path=path, first_row=1, num_rows=2)]
+    store = GroupStore.of_ranges(ranges, tmp_path / "cache.arrow")
+    assert store.anchors_G.tolist() == [60.0, 70.0]
+    written = pq.read_table(path).select(store.groups([0])[0].schema.names).to_pylist()
+    found = [store.groups([number])[0].to_pylist()[0] for number in (1, 0)]
+    np.testing.assert_equal(found, [written[2], written[1]])

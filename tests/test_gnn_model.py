@@ -1,0 +1,223 @@
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from subgraph_factory import ENCODINGS, Shop
+
+from recspark import settings
+from recspark.gnn import batches
+from recspark.gnn.encoders import Quantiles, encode_ages
+from recspark.gnn.model import Network
+from recspark.gnn.ranking import top_k
+from recspark.gnn.vectors import NodeVectors
+
+ANCHOR = 60.0
+SHAPE = settings.Model(width=16, id_width=8, dropout=0.0)
+
+
+@pytest.fixture
+def network():
+    generator = torch.Generator().manual_seed(3)
+    network = Network(ENCODINGS, SHAPE).eval()
+    with torch.no_grad():  # also what starts at zero, or a wrong pair head could not be seen
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        network.tower.ids.weight[0] = 0
+    return network
+
+
+def batch_of(shop, *groups, **options):
+    rows = [shop.group(users, ANCHOR, **options) for users in groups]
+    return batches.read(rows, ENCODINGS)
+
+
+def totals(network, shop, batch, nodes=None):
+    """Total scores (B, I) of all items, or of the candidates alone when nodes are given."""
+    outputs = network(batch, shop.catalogue([ANCHOR]), nodes)
+    if nodes is not None:
+        return outputs.candidate_scores(batch)
+    places = (batch.candidate_seeds_C, batch.candidate_items_C)
+    return outputs.all_logits().index_put(places, outputs.residual_C, accumulate=True)
+
+
+def test_groups_of_one_anchor_merge_to_seeds_in_order_with_each_reached_node_once():
+    shop = Shop()
+    batch = batch_of(shop, [0, 1], [2, 3, 4])
+    alone = [batch_of(shop, users) for users in ([0, 1], [2, 3, 4])]
+    assert batch.num_seeds == 5
+    assert batch.nodes[0, "users"].nodes_N.tolist() == [0, 1, 2, 3, 4]
+    reached = torch.cat([one.nodes[1, "items"].nodes_N for one in alone]).unique()
+    assert batch.nodes[1, "items"].nodes_N.tolist() == reached.tolist()
+    assert batch.anchor_days == ANCHOR
+    assert batch.features_CF.shape == (5 * 6, 3)
+    assert batch.candidate_seeds_C.tolist() == np.repeat(range(5), 6).tolist()
+    wanted = [item for user in range(5) for item in shop.labels(user, ANCHOR)]
+    assert batch.label_items_L.tolist() == wanted
+
+
+def test_an_event_reached_by_two_groups_is_an_edge_once():
+    shop = Shop()
+    batch = batch_of(shop, [0], [2])
+    edges, items = batch.edges[2, "transactions.item_id"], batch.nodes[1, "items"].nodes_N
+    found = sorted(zip(items[edges.destinations_E].tolist(), edges.ages_E.tolist(), strict=True))
+    expected = sorted(
+        (item, float(np.float32(ANCHOR - event[0])))
+        for item in items.tolist()
+        for event in [e for e in shop.events if e[2] == item and e[0] <= ANCHOR][: shop.fanout]
+    )
+    assert found == expected
+    users = batch.nodes[2, "users"].nodes_N[edges.sources_EK[:, 0]]
+    assert (users % 2 == items[edges.destinations_E] % 2).all()
+    assert (edges.sources_EK[:, 1] == -1).all()
+
+
+def test_packed_features_follow_their_user():
+    shop = Shop()
+    listed = batch_of(shop, [3, 5], [4, 7]).nodes[2, "users"]
+    expected = shop.user_features(listed.nodes_N.tolist())
+    assert listed.features.codes_NC.flatten().tolist() == expected["codes"]
+    assert listed.features.buckets.tolist() == expected["buckets"]
+    assert listed.features.bucket_offsets.tolist() == expected["bucket_offsets"]
+    assert np.array_equal(listed.features.times_NT.flatten(), expected["times"], equal_nan=True)
+
+
+def test_a_candidate_has_a_context_exactly_when_the_seed_itself_bought_it():
+    shop = Shop()
+    batch = batch_of(shop, [0, 1], [2, 3])
+    items, seeds = batch.candidate_items_C.tolist(), batch.candidate_seeds_C.tolist()
+    for seed, item, place in zip(seeds, items, batch.candidate_contexts_C.tolist(), strict=True):
+        newest = [e[2] for e in shop.events if e[1] == seed and e[0] <= ANCHOR][: shop.fanout]
+        assert (place >= 0) == (item in newest)
+        assert place < 0 or batch.nodes[1, "items"].nodes_N[place] == item
+
+
+def test_the_order_of_edges_does_not_change_a_score(network):
+    shop = Shop()
+    shuffled = batch_of(shop, [0, 1, 2], shuffle_edges=np.random.default_rng(1))
+    torch.testing.assert_close(
+        totals(network, shop, shuffled), totals(network, shop, batch_of(shop, [0, 1, 2])),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+
+
+def test_a_batch_scored_whole_equals_its_seeds_scored_singly(network):
+    shop = Shop()
+    whole = totals(network, shop, batch_of(shop, [0, 1], [2, 3]))
+    singly = torch.cat([totals(network, shop, batch_of(shop, [user])) for user in range(4)])
+    torch.testing.assert_close(whole, singly, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_with_only_the_needed_items_encoded_equal_those_with_all(network):
+    shop = Shop()
+    batch = batch_of(shop, [0, 5])
+    everything = totals(network, shop, batch)
+    needed = totals(network, shop, batch, nodes=torch.tensor([3]))
+    expected = everything[batch.candidate_seeds_C, batch.candidate_items_C]
+    torch.testing.assert_close(needed, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_entities_from_contexts_computed_ahead_equal_those_of_the_batch(network):
+    shop = Shop()
+    catalogue, batch = shop.catalogue([ANCHOR]), batch_of(shop, [0, 1], [2, 3])
+    items = network.items(catalogue, ANCHOR)
+    every = batch_of(shop, range(shop.num_users))
+    contexts = network.contexts(every, catalogue, items)["items"].detach()
+    nodes = every.nodes[1, "items"].nodes_N
+    assert len(nodes) == shop.num_items
+    rows = pa.table(
+        {
+            "table": ["items"] * len(nodes),
+            "node": nodes.numpy(),
+            "context": contexts.tolist(),
+            "tower": items.tower_JD.tolist(),
+            "prior": items.prior_J.tolist(),
+        }
+    ).take(np.random.default_rng(0).permutation(len(nodes)))
+    ahead = NodeVectors.from_arrow(rows, "items")
+    by_table = network.entities(batch, ahead.contexts_of(batch))
+    by_batch = network.entities(batch, network.contexts(batch, catalogue, items))
+    torch.testing.assert_close(by_table, by_batch, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ahead.items.tower_JD, items.tower_JD)
+
+
+def test_the_pair_head_adds_nothing_before_training():
+    shop = Shop()
+    outputs = Network(ENCODINGS, SHAPE)(batch_of(shop, [0, 1]), shop.catalogue([ANCHOR]), None)
+    assert outputs.residual_C.abs().max() == 0
+    assert outputs.all_logits().std() > 0
+
+
+def test_an_item_without_an_id_and_an_entity_without_events_score_finite(network):
+    shop = Shop(purchases_per_user=0)
+    batch = batch_of(shop, [0, 1])
+    assert len(batch.nodes[1, "items"].nodes_N) == 0
+    catalogue = shop.catalogue([ANCHOR])
+    assert (catalogue.tables["items"].id_codes_N[10:] == 0).all()
+    assert totals(network, shop, batch).isfinite().all()
+
+
+def test_a_time_after_the_anchor_counts_as_missing(network):
+    shop = Shop()
+    batch = batch_of(shop, [62])
+    before = network.entities(batch, network.contexts(batch, *inputs(network, shop)))
+    batch.nodes[0, "users"].features.times_NT.fill_(float("nan"))
+    after = network.entities(batch, network.contexts(batch, *inputs(network, shop)))
+    torch.testing.assert_close(before, after)
+    batch.nodes[0, "users"].features.times_NT.fill_(ANCHOR)
+    visible = network.entities(batch, network.contexts(batch, *inputs(network, shop)))
+    assert (visible - after).abs().max() > 1e-3
+
+
+def inputs(network, shop):
+    catalogue = shop.catalogue([ANCHOR])
+    return catalogue, network.items(catalogue, ANCHOR)
+
+
+def test_only_items_on_sale_are_ranked_best_first_and_ties_by_lower_node(network):
+    shop = Shop(ended_items=(2, 7))
+    catalogue, batch = shop.catalogue([ANCHOR]), batch_of(shop, [0, 1, 2])
+    outputs = network(batch, catalogue, None)
+    items, scores = top_k(outputs, batch, catalogue.available(ANCHOR), k=20)
+    assert items.shape == (3, 10)
+    scored = totals(network, shop, batch)
+    for seed in range(3):
+        expected = sorted(set(range(12)) - {2, 7}, key=lambda i: (-scored[seed, i].item(), i))
+        assert items[seed].tolist() == expected
+        torch.testing.assert_close(scores[seed], scored[seed, expected])
+    for tensor in (outputs.entity_BD, outputs.residual_C, outputs.items.prior_J):
+        tensor.detach().zero_()
+    tied, zeros = top_k(outputs, batch, catalogue.available(ANCHOR), k=4)
+    assert tied.tolist() == [[0, 1, 3, 4]] * 3
+    assert zeros.abs().max() == 0
+
+
+def test_blocks_of_items_and_seeds_do_not_change_the_ranking(network, monkeypatch):
+    shop = Shop()
+    catalogue, batch = shop.catalogue([ANCHOR]), batch_of(shop, [0, 1, 2], [3, 4])
+    outputs = network(batch, catalogue, None)
+    whole = top_k(outputs, batch, catalogue.available(ANCHOR), k=7)
+    monkeypatch.setattr("recspark.gnn.ranking._ITEMS_AT_ONCE", 5)
+    monkeypatch.setattr("recspark.gnn.ranking._SCORES_AT_ONCE", 10)
+    blocked = top_k(outputs, batch, catalogue.available(ANCHOR), k=7)
+    assert torch.equal(whole[0], blocked[0])
+    torch.testing.assert_close(whole[1], blocked[1])
+
+
+def test_quantiles_interpolate_take_the_middle_of_ties_and_flag_missing_values():
+    knots = ((0.0, 0.0, 0.0, 10.0, 20.0), (5.0, 5.0, 5.0, 5.0, 5.0), (1.0, 3.0))
+    values = torch.tensor([[0, 5, 2], [5, 9, 0], [99, 5, 3], [-1, math.nan, math.nan]])
+    expected = [
+        [-0.5, 0, 0, 0, 0, 0],
+        [0.25, 0, -1, 0, 0, 0],
+        [1, 0, 1, 0, 0, 0],
+        [-0.5, 0, 0, 0, 1, 1],
+    ]
+    torch.testing.assert_close(Quantiles(knots)(values.float()), torch.tensor(expected).float())
+
+
+def test_ages_from_now_to_thirty_years_are_encoded_in_small_numbers():
+    encoded = encode_ages(torch.tensor([0.0, 0.01, 10_000.0]))
+    assert encoded.abs().max() < 1.2
+    assert (encoded[0] - encoded[1]).abs().max() > 1e-3

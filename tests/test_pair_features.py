@@ -1,0 +1,133 @@
+"""Features of one seed's pairs against numbers worked out by hand. No Spark."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from recspark.prepare import pair_features, pair_history, retrieval
+from recspark.prepare.item_state_files import ItemStates
+from recspark.prepare.item_trends import trend_names
+from recspark.prepare.pair_history import History
+from recspark.prepare.ranking import top_per_row
+
+HORIZON = 10.0
+NUM_ITEMS = 4
+
+
+def history(rows, num_seeds=1):
+    """(seed, item, age, price, quantity) rows, oldest first within a seed."""
+    columns = np.array(rows, dtype=float).reshape(-1, 5).T
+    seed, item = columns[0].astype(np.int64), columns[1].astype(np.int64)
+    return History(num_seeds, NUM_ITEMS, seed, item, item, *columns[2:])
+
+
+def block_of(past, others=None, similar=None):
+    names = trend_names(list(others or {}))
+    trend = {name: np.full(NUM_ITEMS, np.nan) for name in names}
+    trend["log_decayed_sales_horizon"] = np.array([0.0, 3.0, 2.0, 1.0])
+    trend["repeat_gap_days"] = np.array([5.0, np.nan, np.nan, np.nan])
+    trend["log_price_now"] = np.log([4.0, 1.0, 1.0, 1.0])
+    matrix = sparse.csr_matrix(np.zeros((4, 4)) if similar is None else similar)
+    states = ItemStates(np.arange(NUM_ITEMS), np.empty((NUM_ITEMS, 0)), matrix)
+    pairs = pair_history.pairs(past, HORIZON)
+    found = retrieval.retrieve(
+        past, pairs, states, trend, horizon_days=HORIZON, per_seed=4, history_per_entity=9
+    )
+    users = pair_history.seed_columns(past, HORIZON)
+    return pair_features.Block(past, pairs, users, trend, found, others or {}, HORIZON)
+
+
+def feature_rows(block):
+    """Features by (seed, item) and name."""
+    names = pair_features.pair_names(list(block.others))
+    values = pair_features.features(block)
+    return {
+        (int(seed), int(item)): dict(zip(names, row.tolist(), strict=True))
+        for seed, item, row in zip(block.seed, block.item, values, strict=True)
+    }
+
+
+# Baskets 40, 20, 10 and 2 days ago; item 0 in the first three, twice as often in the second.
+BUYER = [
+    (0, 0, 40, 2, 6), (0, 0, 20, 2, 3), (0, 1, 20, 1, 1), (0, 0, 10, 3, 4), (0, 1, 2, 1, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("purchases", 3), ("rows", 3), ("days_since_last", 10), ("days_since_first", 40),
+        ("mean_gap", 15), ("last_gap", 10), ("gap_spread", 5),
+        ("due_own", 10 / 15), ("due_item", 10 / 5), ("due_last_gap", 1),
+        ("due_user", 10 / (38 / 3)), ("tempo_due", 2 / (38 / 3)),
+        ("baskets_ago", 1), ("in_last_1_baskets", 0), ("in_last_3_baskets", 2),
+        ("in_last_5_baskets", 3), ("share_of_baskets", 3 / 4), ("share_of_rows", 3 / 5),
+        ("decayed_one", 2**-4 + 2**-2 + 2**-1),
+        ("decayed_quantity_one", 6 / 16 + 3 / 4 + 4 / 2),
+        ("decayed_spend_one", 12 / 16 + 6 / 4 + 12 / 2),
+        ("mean_quantity", 13 / 3), ("last_quantity", 4),
+        ("stock_days", 4 * 30 / 9 - 10), ("share_of_spend", 30 / 32),
+        ("price_against_last", np.log(4 / 3)), ("user_baskets", 4), ("user_tempo", 38 / 3),
+        ("user_distinct_items", 2), ("user_repeat_share", 1 - 2 / 5), ("bought_rank", 1),
+    ],
+)  # fmt: skip
+def test_a_pair_bought_three_times_has_the_features_worked_out_by_hand(name, expected):
+    assert feature_rows(block_of(history(BUYER)))[0, 0][name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_item_never_bought_counts_zero_and_has_no_recency():
+    pair = feature_rows(block_of(history(BUYER)))[0, 3]
+    assert (pair["purchases"], pair["decayed_one"], pair["in_last_5_baskets"]) == (0, 0, 0)
+    assert np.isnan([pair["days_since_last"], pair["due_own"], pair["bought_rank"]]).all()
+
+
+def test_a_seed_without_history_gets_popular_items_first_and_no_tempo():
+    block = block_of(history([]))
+    assert block.retrieved.items.tolist() == [[1, 2, 3, 0]]
+    pair = feature_rows(block)[0, 1]
+    assert (pair["popular_rank"], pair["user_baskets"]) == (1, 0)
+    assert np.isnan([pair["user_tempo"], pair["user_recency"], pair["share_of_baskets"]]).all()
+
+
+def test_features_of_a_seed_do_not_depend_on_the_seeds_beside_it():
+    alone = feature_rows(block_of(history(BUYER)))
+    other = [(1, 2, 7, 5, 1), (1, 0, 1, 5, 9)]
+    beside = feature_rows(block_of(history(BUYER + other, num_seeds=2)))
+    for item in range(NUM_ITEMS):
+        assert str(beside[0, item]) == str(alone[0, item])
+
+
+def test_purchases_one_year_before_the_label_window_are_in_season():
+    past = history([(0, 0, 366, 1, 1), (0, 0, 364, 1, 1), (0, 0, 355, 1, 1), (0, 0, 354, 1, 1)])
+    assert feature_rows(block_of(past))[0, 0]["season_purchases"] == 2
+
+
+def test_returns_are_counted_per_pair_and_per_user():
+    returns = history([(0, 0, 30, 1, 1), (0, 1, 3, 1, 1)])
+    rows = feature_rows(block_of(history(BUYER), others={"returns": returns}))
+    assert (rows[0, 0]["returns_count"], rows[0, 0]["returns_days_since_last"]) == (1, 30)
+    assert rows[0, 0]["returns_decayed"] == pytest.approx(0.5)
+    assert (rows[0, 2]["returns_count"], rows[0, 2]["returns_user_count"]) == (0, 2)
+
+
+def test_items_bought_with_the_history_are_scored_by_weight_times_similarity():
+    similar = np.zeros((4, 4))
+    similar[0, 2], similar[1, 2], similar[0, 3] = 0.5, 0.25, 0.1
+    rows = feature_rows(block_of(history([(0, 0, 0, 1, 1), (0, 1, 0, 1, 1)]), similar=similar))
+    assert rows[0, 2]["copurchase_score"] == pytest.approx(np.log(2) * 0.75)
+    assert rows[0, 2]["basket_similarity"] == pytest.approx(0.75)
+    assert (rows[0, 2]["copurchased_rank"], rows[0, 3]["copurchased_rank"]) == (1, 2)
+
+
+def test_every_feature_belongs_to_exactly_one_group():
+    names = pair_features.pair_names(["returns"])
+    assert len(set(names)) == len(names)
+    assert set(names) == {n for g in pair_features.groups(["returns"]).values() for n in g}
+
+
+def test_the_best_of_a_row_come_first_and_ties_go_to_the_smaller_item():
+    items, scores = top_per_row(
+        np.array([0, 0, 0, 2]), np.array([7, 3, 5, 1]), np.array([0.5, 0.5, 0.9, 0.1]), 3, 2
+    )
+    assert items.tolist() == [[5, 3], [-1, -1], [1, -1]]
+    assert scores[0].tolist() == pytest.approx([0.9, 0.5])

@@ -1,0 +1,194 @@
+import io
+import os
+from types import SimpleNamespace
+
+import mlflow
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+
+from recspark import registry, settings, tracking
+from recspark.encodings import Encodings
+from recspark.recommend import pyfunc_model
+
+SETTINGS = {
+    "name": "shop", "seed": 7, "query": "PREDICT ...",
+    "tables": {
+        "users": {"path": "/data/users", "primary_key": "user_id"},
+        "items": {"path": "/data/items", "primary_key": "item_id"},
+        "transactions": {
+            "path": "/data/transactions", "time_column": "time",
+            "foreign_keys": {"user_id": "users", "item_id": "items"},
+        },
+    },
+    "output": {"recommendations": "/out", "workspace": "/work"},
+}  # fmt: skip
+ENCODINGS = Encodings(
+    entity_table="users", item_table="items", target_table="transactions",
+    target_entity_key="user_id", target_item_key="item_id", nodes={}, events={}, text_buckets=8,
+)  # fmt: skip
+
+
+def settings_at(folder):
+    return settings.Tracking(
+        uri=f"sqlite:///{folder}/not/there/yet/mlflow.db", artifacts=str(folder / "artifacts")
+    )
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    """One database for the file: making its tables takes seconds."""
+    return tracking.open_tracker(settings_at(tmp_path_factory.mktemp("mlflow")))
+
+
+@pytest.fixture(autouse=True)
+def _no_server_in_the_environment(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def model_files(tmp_path):
+    torch.save({"weight": torch.tensor([1.5])}, tmp_path / "state.pt")
+    (tmp_path / "encodings.json").write_text(ENCODINGS.model_dump_json())
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
+    return {
+        "state": tmp_path / "state.pt", "encodings": tmp_path / "encodings.json",
+        "settings_file": tmp_path / "settings.yaml",
+    }  # fmt: skip
+
+
+def source(path, version):
+    return SimpleNamespace(declared=settings.Table(path=path), version=version)
+
+
+def test_a_run_keeps_parameters_table_versions_curves_and_files(tracker, capfd):
+    figure = Figure()
+    figure.add_subplot().plot([1, 2])
+    with tracker.run("2026-11-23") as run:
+        run.log_settings(settings.parse(SETTINGS))
+        run.log_inputs({"users": source("/data/users", 3), "items": source("/data/items", 0)})
+        run.log_history(
+            [
+                {"epoch": 1, "loss": 0.5, "validation_map": 0.1, "seconds": 9.0, "ms_per_step": 40},
+                {"epoch": 2, "loss": 0.4, "validation_map": None, "seconds": 8.0},
+            ],
+            k=12,
+        )
+        run.log_metrics({"test/map_at_12": 0.21})
+        run.log_text("hello", "report.md")
+        run.log_json({"map": [1]}, "report.json")
+        run.log_figure(figure, "curves.png")
+    client = MlflowClient()
+    kept = client.get_run(run.run_id)
+    assert kept.info.status == "FINISHED"
+    assert kept.data.params["model.width"] == "64"
+    assert kept.data.params["tables.users.path"] == "/data/users"
+    assert kept.data.params["sampling.fanouts"] == "[32, 8]"
+    assert kept.data.tags["table_version.users"] == "3"
+    assert kept.data.tags["table_version.items"] == "0"
+    inputs = {d.dataset.name: d.dataset for d in kept.inputs.dataset_inputs}
+    assert {name: dataset.digest for name, dataset in inputs.items()} == {
+        "users": "v3",
+        "items": "v0",
+    }
+    assert "/data/users" in inputs["users"].source
+    losses = client.get_metric_history(run.run_id, "train/loss")
+    assert [(point.step, point.value) for point in losses] == [(1, 0.5), (2, 0.4)]
+    assert {name for name in kept.data.metrics if "/" in name} == {
+        "train/loss", "val/map_at_12", "train/seconds_per_epoch", "train/ms_per_step",
+        "test/map_at_12",
+    }  # fmt: skip
+    assert {f.path for f in client.list_artifacts(run.run_id)} == {
+        "report.md", "report.json", "curves.png",
+    }  # fmt: skip
+    assert kept.info.artifact_uri.startswith("file:///")
+    printed = capfd.readouterr()
+    assert printed.out + printed.err == ""
+
+
+def test_a_run_that_raises_is_kept_as_failed(tracker):
+    def fail():
+        with tracker.run("broken") as run:
+            runs.append(run)
+            raise RuntimeError("no purchases")
+
+    runs = []
+    with pytest.raises(RuntimeError, match="no purchases"):
+        fail()
+    assert MlflowClient().get_run(runs[0].run_id).info.status == "FAILED"
+
+
+def test_the_first_model_is_champion_and_a_later_one_has_to_win(tracker, model_files, tmp_path):
+    models = registry.Registry(name="recspark-shop")
+    with pytest.raises(ValueError, match=r"no version with alias 'champion'.*train one first"):
+        models.resolve(registry.CHAMPION)
+    with tracker.run("first") as run:
+        uri = run.log_model(**model_files)
+    first = models.register(uri, run.run_id)
+    second = models.register(uri, run.run_id)
+    assert (first.version, second.version) == (1, 2)
+    assert models.resolve(registry.CHAMPION) == first
+    assert models.resolve(registry.CHALLENGER) == second
+    assert first.uri == "models:/recspark-shop/1"
+
+    models.promote(second)
+    assert models.resolve(registry.CHAMPION) == second
+    with pytest.raises(ValueError, match="no version with alias 'challenger'"):
+        models.resolve(registry.CHALLENGER)
+
+    folder = models.download(second, tmp_path / "downloaded")
+    assert {file.name for file in (folder / "artifacts").iterdir()} == {
+        "state.pt", "encodings.json", "settings.yaml",
+    }  # fmt: skip
+    assert (
+        f"torch=={torch.__version__.partition('+')[0]}" in (folder / "requirements.txt").read_text()
+    )
+    loaded = mlflow.pyfunc.load_model(str(folder))
+    assert loaded.metadata.signature == tracking.SIGNATURE
+    model = loaded.unwrap_python_model().model
+    assert model.encodings == ENCODINGS
+    assert model.settings == settings.parse(SETTINGS)
+    assert model.state["weight"].tolist() == [1.5]
+
+
+def test_the_model_reads_subgraphs_from_arrow_streams():
+    def stream(groups):
+        rows, sink = pa.table({"seed_group": groups}), io.BytesIO()
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_table(rows)
+        return sink.getvalue()
+
+    decoded = pyfunc_model.decode(pd.DataFrame({"subgraphs": [stream([0, 1]), stream([2])]}))
+    assert decoded["seed_group"].to_pylist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="should be Arrow IPC streams"):
+        pyfunc_model.decode(pd.DataFrame({"subgraphs": [b"no"]}))
+    with pytest.raises(ValueError, match=r"needs at least one row .* got 1 rows with \['user'\]"):
+        pyfunc_model.decode(pd.DataFrame({"user": [1]}))
+
+
+def test_the_environment_goes_before_the_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///tmp/mlruns")
+    with pytest.raises(
+        ValueError, match="MLFLOW_TRACKING_URI 'file:///tmp/mlruns' is a file store"
+    ):
+        tracking.open_tracker(settings_at(tmp_path))
+
+
+def test_the_tracking_uri_is_not_left_in_the_environment(tracker):
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert tracker.uri == mlflow.get_tracking_uri()
+
+
+def test_a_server_that_does_not_answer_is_told_at_once(tracker):
+    with pytest.raises(ValueError, match=r"tracking\.uri 'http://127\.0\.0\.1:9' does not answer"):
+        tracking.open_tracker(settings.Tracking(uri="http://127.0.0.1:9"))
+    mlflow.set_tracking_uri(tracker.uri)  # what the other tests of this file use
+
+
+def test_nested_settings_become_dotted_parameters():
+    nested = {"model": {"width": 8, "dropout": None}, "tables": {"users": {"ignore": ["a"]}}}
+    assert tracking.flatten(nested) == {"model.width": 8, "tables.users.ignore": ["a"]}
