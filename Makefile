@@ -17,7 +17,7 @@ help:  ## Show this help
 
 setup: $(READY)  ## Install recspark, its dependencies and Delta's jars into .venv
 
-$(READY): pyproject.toml conf/spark-defaults.conf recspark/install.py
+$(READY): pyproject.toml conf/spark-defaults.conf conf/log4j2.properties recspark/install.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "recspark needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'

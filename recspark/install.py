@@ -1,4 +1,4 @@
-"""Puts Delta's jars and recspark's Spark defaults into this environment's pyspark, once.
+"""Puts Delta's jars and recspark's Spark settings into this environment's pyspark, once.
 
 Run as `python -m recspark.install`. Afterwards the plain `spark-submit` of the environment finds
 Delta with no variable set. On a platform that brings its own Spark and Delta there is nothing to
@@ -31,13 +31,17 @@ IVY_SETTINGS = """<ivysettings>
 """
 
 
-def install(defaults: Path) -> None:
-    """Bring the jars (if they are not there) and copy `defaults` beside them."""
+SPARK_FILES = ("spark-defaults.conf", "log4j2.properties")
+
+
+def install(conf: Path) -> None:
+    """Bring the jars (if they are not there) and copy Spark's files of the folder `conf`."""
     home = Path(pyspark.__file__).parent
     (home / "conf").mkdir(exist_ok=True)
     if not any((home / "jars").glob("delta-spark_*.jar")):
         _resolve_jars(home / "jars")
-    shutil.copyfile(defaults, home / "conf" / "spark-defaults.conf")
+    for name in SPARK_FILES:
+        shutil.copyfile(conf / name, home / "conf" / name)
 
 
 def _resolve_jars(target: Path) -> None:
@@ -68,4 +72,4 @@ def _resolve_jars(target: Path) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     require_java()
-    install(Path(__file__).parent.parent / "conf" / "spark-defaults.conf")
+    install(Path(__file__).parent.parent / "conf")

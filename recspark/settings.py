@@ -4,12 +4,24 @@ Runs differ by file, not by flag. Every field has a type, a default where one is
 sentence with its unit. The seed has no default: a run without one is not a run.
 """
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+# Names end up in the conditions of slices and in the registry, so quotes and slashes are refused.
+NAME_PATTERN = r"[A-Za-z0-9_.-]+"
 
 
 class _Section(BaseModel):
@@ -79,9 +91,9 @@ class Training(_Section):
 
     num_processes: PositiveInt = 2  # ranks; each takes one Spark task slot
     use_gpu: bool = False  # nccl on GPUs that Spark assigns; else gloo on CPUs
-    max_epochs: PositiveInt = 8
+    max_epochs: PositiveInt = 4
     patience: PositiveInt = 2  # epochs without a better validation MAP@K before stopping
-    groups_per_batch: PositiveInt = 4  # groups of seeds per rank and step
+    groups_per_batch: PositiveInt = 1  # groups of seeds per rank and step
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.003  # peak of the one-cycle schedule
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     refit: bool = True  # train again with the validation labels, for the epochs validation chose
@@ -129,6 +141,13 @@ class Settings(_Section):
     model: Model = Model()
     training: Training = Training()
     tracking: Tracking = Tracking()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_plain(cls, name: str) -> str:
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise ValueError(f"use letters, digits, '_', '.' and '-' only, not '{name}'")
+        return name
 
     @model_validator(mode="after")
     def _keys_point_somewhere(self) -> Self:

@@ -7,6 +7,7 @@ replacing the slices it owns, so that a second run with the same date leaves the
 
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from recspark import schema
-from recspark.settings import Settings, Table, nearest
+from recspark.settings import NAME_PATTERN, Settings, Table, nearest
 
 log = logging.getLogger(__name__)
 
@@ -121,16 +122,17 @@ def replace_slice(
     """Write `frame` over the slice where each column of `slice_values` has (one of) its value(s).
 
     The table is created, partitioned by those columns, when it is not there; `checks` are the
-    CHECK constraints (name to SQL condition) it must carry. Either all rows arrive or none.
+    CHECK constraints (name to SQL condition) it carries, added where missing. Either all rows
+    arrive or none.
 
     Returns:
         The version of the table that holds the rows.
     """
     spark = frame.sparkSession
-    if checks is not None and not DeltaTable.isDeltaTable(spark, path):
-        _create_with_checks(frame, path, list(slice_values), checks)
+    if checks:
+        _ensure_checks(frame, path, list(slice_values), checks)
     where = " AND ".join(
-        f"{column} IN ({', '.join(repr(str(v)) for v in _each(value))})"
+        f"{column} IN ({', '.join(_quoted(v) for v in _each(value))})"
         for column, value in slice_values.items()
     )
     (
@@ -144,14 +146,27 @@ def replace_slice(
     return latest_version(spark, path)
 
 
-def _create_with_checks(
+def _ensure_checks(
     frame: DataFrame, path: str, partition_by: Sequence[str], checks: Mapping[str, str]
 ) -> None:
+    """Create the table if it is not there, and add the checks that it lacks.
+
+    Each is a commit of its own, so a run that died in between leaves a table without some.
+    """
     spark = frame.sparkSession
     empty = frame.limit(0)
     empty.write.format("delta").partitionBy(*partition_by).mode("ignore").save(path)
+    detail = DeltaTable.forPath(spark, path).detail().select("location", "properties").collect()[0]
+    location = detail["location"]  # SQL does not resolve relative paths
     for name, condition in checks.items():
-        spark.sql(f"ALTER TABLE delta.`{path}` ADD CONSTRAINT {name} CHECK ({condition})")
+        if f"delta.constraints.{name}" not in detail["properties"]:
+            spark.sql(f"ALTER TABLE delta.`{location}` ADD CONSTRAINT {name} CHECK ({condition})")
+
+
+def _quoted(value: str | date) -> str:
+    text = str(value)
+    assert re.fullmatch(NAME_PATTERN, text), f"{text!r} is no name, date or number"
+    return f"'{text}'"
 
 
 def _each(value: SliceValue) -> tuple[str | date, ...]:

@@ -1,4 +1,3 @@
-import json
 import os
 import socket
 from dataclasses import replace
@@ -11,7 +10,7 @@ import pytest
 import torch
 from subgraph_factory import ENCODINGS, Shop
 
-from recspark import settings
+from recspark import progress, settings
 from recspark.evaluate import metrics
 from recspark.files import read_rows
 from recspark.gnn import epochs, loop
@@ -201,9 +200,11 @@ def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
     assert report.best_validation_map > 0.8
     losses = [epoch.loss for epoch in report.history]
     assert losses[-1] < losses[0] / 2
-    line = json.loads(Path(job.progress_path).read_text())
-    assert line["step"] == line["steps"] == report.num_steps
-    assert line["seconds_left"] == 0
+    told = progress.read(Path(job.progress_path))
+    assert (told.phase, told.epoch, told.epochs) == ("selected", 15, 15)
+    assert told.step == told.steps == report.num_steps / 15
+    assert told.seconds_left == 0
+    assert told.seeds_per_second > 0
 
 
 def test_training_with_sampled_items_encodes_only_those_and_learns_too(

@@ -1,22 +1,25 @@
-import io
 import os
 from types import SimpleNamespace
 
 import mlflow
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
+from subgraph_factory import ENCODINGS, Shop
 
 from recspark import registry, settings, tracking
-from recspark.encodings import Encodings
-from recspark.recommend import pyfunc_model
+from recspark.gnn import batches, ranking
+from recspark.gnn.model import Network
+from recspark.recommend import model_files, pyfunc_model
 
 SETTINGS = {
-    "name": "shop", "seed": 7, "query": "PREDICT ...",
+    "name": "shop", "seed": 7, "model": {"width": 16, "id_width": 8},
+    "query": "PREDICT LIST_DISTINCT(transactions.item_id, 0, 7, days) RANK TOP 3 FOR EACH users.user_id",
     "tables": {
         "users": {"path": "/data/users", "primary_key": "user_id"},
         "items": {"path": "/data/items", "primary_key": "item_id"},
@@ -27,10 +30,8 @@ SETTINGS = {
     },
     "output": {"recommendations": "/out", "workspace": "/work"},
 }  # fmt: skip
-ENCODINGS = Encodings(
-    entity_table="users", item_table="items", target_table="transactions",
-    target_entity_key="user_id", target_item_key="item_id", nodes={}, events={}, text_buckets=8,
-)  # fmt: skip
+ANCHOR = 60.0  # days since 1970
+SHOP = Shop(ended_items=(3,))
 
 
 def settings_at(folder):
@@ -51,14 +52,41 @@ def _no_server_in_the_environment(monkeypatch):
 
 
 @pytest.fixture
-def model_files(tmp_path):
-    torch.save({"weight": torch.tensor([1.5])}, tmp_path / "state.pt")
+def network():
+    generator = torch.Generator().manual_seed(3)
+    network = Network(ENCODINGS, settings.parse(SETTINGS).model).eval()
+    with torch.no_grad():  # also what starts at zero, or a lost pair feature could not be seen
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return network
+
+
+@pytest.fixture
+def files_of_model(network, tmp_path):
+    """What a run logs: the state, and the shop's items and merchants in two files each."""
+    torch.save(network.state_dict(), tmp_path / "state.pt")
     (tmp_path / "encodings.json").write_text(ENCODINGS.model_dump_json())
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
+    stage = {**SHOP.node_tables(), "states": SHOP.item_states([ANCHOR])}
+    paths = {name: [str(tmp_path / f"{name}-{i}.parquet") for i in range(2)] for name in stage}
+    for name, rows in stage.items():
+        half = rows.num_rows // 2
+        pq.write_table(rows.slice(half), paths[name][0])
+        pq.write_table(rows.slice(0, half), paths[name][1])
+    states = paths.pop("states")
+    model_files.write_catalogue(tmp_path / "catalogue", paths, states)
     return {
         "state": tmp_path / "state.pt", "encodings": tmp_path / "encodings.json",
-        "settings_file": tmp_path / "settings.yaml",
+        "settings_file": tmp_path / "settings.yaml", "catalogue": tmp_path / "catalogue",
     }  # fmt: skip
+
+
+def stream(rows):
+    """A table as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue().to_pybytes()
 
 
 def source(path, version):
@@ -85,7 +113,7 @@ def test_a_run_keeps_parameters_table_versions_curves_and_files(tracker, capfd):
     client = MlflowClient()
     kept = client.get_run(run.run_id)
     assert kept.info.status == "FINISHED"
-    assert kept.data.params["model.width"] == "64"
+    assert kept.data.params["model.width"] == "16"
     assert kept.data.params["tables.users.path"] == "/data/users"
     assert kept.data.params["sampling.fanouts"] == "[32, 8]"
     assert kept.data.tags["table_version.users"] == "3"
@@ -122,12 +150,14 @@ def test_a_run_that_raises_is_kept_as_failed(tracker):
     assert MlflowClient().get_run(runs[0].run_id).info.status == "FAILED"
 
 
-def test_the_first_model_is_champion_and_a_later_one_has_to_win(tracker, model_files, tmp_path):
+def test_the_first_model_is_champion_and_a_later_one_has_to_win(
+    tracker, network, files_of_model, tmp_path
+):
     models = registry.Registry(name="recspark-shop")
     with pytest.raises(ValueError, match=r"no version with alias 'champion'.*train one first"):
         models.resolve(registry.CHAMPION)
     with tracker.run("first") as run:
-        uri = run.log_model(**model_files)
+        uri = run.log_model(**files_of_model)
     first = models.register(uri, run.run_id)
     second = models.register(uri, run.run_id)
     assert (first.version, second.version) == (1, 2)
@@ -141,28 +171,45 @@ def test_the_first_model_is_champion_and_a_later_one_has_to_win(tracker, model_f
         models.resolve(registry.CHALLENGER)
 
     folder = models.download(second, tmp_path / "downloaded")
-    assert {file.name for file in (folder / "artifacts").iterdir()} == {
-        "state.pt", "encodings.json", "settings.yaml",
+    artifacts = folder / "artifacts"
+    assert {str(f.relative_to(artifacts)) for f in artifacts.rglob("*") if f.is_file()} == {
+        "state.pt", "encodings.json", "settings.yaml", "catalogue/item_states.parquet",
+        "catalogue/nodes_items.parquet", "catalogue/nodes_merchants.parquet",
     }  # fmt: skip
     assert (
         f"torch=={torch.__version__.partition('+')[0]}" in (folder / "requirements.txt").read_text()
     )
     loaded = mlflow.pyfunc.load_model(str(folder))
     assert loaded.metadata.signature == tracking.SIGNATURE
-    model = loaded.unwrap_python_model().model
-    assert model.encodings == ENCODINGS
-    assert model.settings == settings.parse(SETTINGS)
-    assert model.state["weight"].tolist() == [1.5]
+
+    groups = [SHOP.group(users, ANCHOR, number) for number, users in enumerate([(4, 7, 1), (2, 9)])]
+    found = loaded.predict(pd.DataFrame({"subgraphs": [stream(pa.Table.from_batches(groups))]}))
+    assert list(found.columns) == ["entity", "items", "scores"]
+    assert found["entity"].tolist() == [4, 7, 1, 2, 9]
+    items, scores = best_items(network, groups)
+    assert found["items"].tolist() == items
+    assert {len(row) for row in items} == {3}
+    assert 3 not in {item for row in items for item in row}
+    assert found["scores"].tolist() == [pytest.approx(row, abs=1e-6) for row in scores]
+
+
+def best_items(network, groups):
+    """What the network says of each group, straight from the shop."""
+    catalogue = SHOP.catalogue([ANCHOR])
+    items, scores = [], []
+    for group in groups:
+        batch = batches.read([group], ENCODINGS)
+        with torch.no_grad():
+            outputs = network(batch, catalogue, None)
+        best = ranking.top_k(outputs, batch, catalogue.available(ANCHOR), 3)
+        items += best[0].tolist()
+        scores += best[1].tolist()
+    return items, scores
 
 
 def test_the_model_reads_subgraphs_from_arrow_streams():
-    def stream(groups):
-        rows, sink = pa.table({"seed_group": groups}), io.BytesIO()
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write_table(rows)
-        return sink.getvalue()
-
-    decoded = pyfunc_model.decode(pd.DataFrame({"subgraphs": [stream([0, 1]), stream([2])]}))
+    streams = [stream(pa.table({"seed_group": groups})) for groups in ([0, 1], [2])]
+    decoded = pyfunc_model.decode(pd.DataFrame({"subgraphs": streams}))
     assert decoded["seed_group"].to_pylist() == [0, 1, 2]
     with pytest.raises(ValueError, match="should be Arrow IPC streams"):
         pyfunc_model.decode(pd.DataFrame({"subgraphs": [b"no"]}))

@@ -216,17 +216,16 @@ class _Steps:
         generator = torch.Generator().manual_seed(rank_seed)
         self.parallel.train()
         planned = epochs.plan(self.groups.anchors_G, job.training.groups_per_batch, job.seed, epoch)
-        total, seen = 0.0, 0
+        total, seen, shown_loss = 0.0, 0, 0.0
         for step in range(num_steps):
             is_own = step < len(planned)
             numbers = planned[step] if is_own else [0]
             own_total, own_seeds, num_read = self._step(numbers, weight if is_own else 0, generator)
             total, seen = total + own_total, seen + own_seeds
             self.training.num_steps += 1
+            shown_loss = own_total / own_seeds if own_seeds else shown_loss
             if ranks.rank == 0:
-                self.line.step(
-                    epoch, step + 1, own_total / max(own_seeds, 1), num_read * ranks.world_size
-                )
+                self.line.step(epoch, step + 1, shown_loss, num_read * ranks.world_size)
         total, num_seeds = ranks.total([total, float(seen)])
         return total / max(num_seeds, 1.0)
 

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyspark.sql import DataFrame
@@ -12,7 +13,7 @@ from recspark.encodings import Encodings
 from recspark.pipeline import prepare
 from recspark.pipeline.learn import Learnt
 from recspark.pipeline.prepare import Prepared, held_files
-from recspark.pipeline.start import Run
+from recspark.pipeline.start import SCORING, Run
 from recspark.ranges import RowRange
 from recspark.recommend import scoring, write
 from recspark.recommend.scoring import Served
@@ -23,6 +24,16 @@ from recspark.windows import exists
 log = logging.getLogger(__name__)
 
 ROWS_PER_TASK = 32  # groups of seeds that one task scores; each task loads the model once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A registered model at hand, and the stage tables as it reads them."""
+
+    version: ModelVersion
+    state: bytes
+    model: settings.Model
+    prepared: Prepared
 
 
 def score(
@@ -67,6 +78,13 @@ def download(
         )
 
 
+def fetch(run: Run, registry: Registry, version: ModelVersion) -> Serving:
+    """Download a version and write the stage tables of the scoring anchor as it reads them."""
+    state, encodings, chosen = download(registry, version)
+    prepared = prepare.prepare(run.only(SCORING), encodings)
+    return Serving(version=version, state=state, model=chosen.model, prepared=prepared)
+
+
 def serving(
     run: Run,
     prepared: Prepared,
@@ -74,15 +92,20 @@ def serving(
     registry: Registry,
     trained: ModelVersion,
     chosen: ModelVersion,
-) -> tuple[Prepared, bytes, settings.Model]:
-    """Stage tables, state and shape of the chosen version.
+) -> Serving:
+    """The chosen version: what is at hand if it is the one just trained, else fetched."""
+    if chosen != trained:
+        return fetch(run, registry, chosen)
+    return Serving(
+        version=chosen, state=learnt.serving, model=run.settings.model, prepared=prepared
+    )
 
-    For another version than the one just trained the tables are written anew, as it reads them.
-    """
-    if chosen == trained:
-        return prepared, learnt.serving, run.settings.model
-    state, encodings, chosen_settings = download(registry, chosen)
-    return prepare.prepare(run, encodings), state, chosen_settings.model
+
+def recommend(run: Run, served: Serving) -> DataFrame:
+    """Score the run date and write the recommendations; returns the written `scored` slice."""
+    scored = score(run, served.prepared, served.state, schema.SCORE, served.model)
+    deliver(run, served.prepared, scored, served.version)
+    return scored
 
 
 def deliver(run: Run, prepared: Prepared, scored: DataFrame, version: ModelVersion) -> int:
@@ -116,8 +139,8 @@ def deliver(run: Run, prepared: Prepared, scored: DataFrame, version: ModelVersi
     return write.write(
         recommendations,
         run.settings.output.recommendations,
-        entity_type=_key_type(run, entity_table),
-        item_type=_key_type(run, item_table),
+        entity_type=run.key_type(entity_table),
+        item_type=run.key_type(item_table),
         run_date=run.run_date.date(),
         query=run.settings.name,
         num_entities=scored.count(),
@@ -130,11 +153,6 @@ def deliver(run: Run, prepared: Prepared, scored: DataFrame, version: ModelVersi
             run_id=version.run_id,
         ),
     )
-
-
-def _key_type(run: Run, table: str) -> str:
-    source = run.sources[table]
-    return source.types()[str(source.declared.primary_key)]
 
 
 def _num_on_sale(run: Run, prepared: Prepared) -> int:

@@ -13,6 +13,8 @@ from recspark import schema
 from recspark.evaluate import baselines, comparison, metrics
 from recspark.evaluate.baselines import Baseline, History
 from recspark.evaluate.comparison import Comparison, Interval
+from recspark.pipeline import deliver
+from recspark.pipeline.learn import Learnt
 from recspark.pipeline.prepare import Prepared, positions
 from recspark.pipeline.start import Run
 from recspark.prepare import events, snapshots
@@ -95,6 +97,23 @@ def judge(
     )
 
 
+def on_test(
+    run: Run,
+    prepared: Prepared,
+    learnt: Learnt,
+    tuned: list[Baseline],
+    tracked: TrackedRun,
+    *,
+    started: float,
+) -> Judgement:
+    """Judge, on the test snapshot, the model that has not learnt from it, and log the result."""
+    scored = deliver.score(run, prepared, learnt.selected, schema.TEST)
+    truth = prepared.snapshots.where(F.col(schema.SPLIT) == schema.TEST)
+    verdict = judge(run, prepared, tuned, scored, truth, started=started)
+    track(tracked, verdict, tuned, run.query.k, schema.TEST)
+    return verdict
+
+
 def track(
     tracked: TrackedRun, verdict: Judgement, tuned: list[Baseline], k: int, snapshot: str
 ) -> None:
@@ -124,11 +143,6 @@ def table(verdict: Judgement, title: str) -> Table:
         interval=verdict.interval,
         against=verdict.best_baseline if verdict.interval is not None else None,
     )
-
-
-def test_truth(prepared: Prepared) -> DataFrame:
-    """The labels of the test snapshot."""
-    return prepared.snapshots.where(F.col(schema.SPLIT) == schema.TEST)
 
 
 def future_truth(run: Run, prepared: Prepared) -> DataFrame:

@@ -44,7 +44,8 @@ def prepare(run: Run, encodings: Encodings | None = None) -> Prepared:
     """Write every stage table up to the subgraphs.
 
     Without `encodings` they are fitted to what training anchors may see; with those of a trained
-    model, the tables are what that model reads.
+    model, the tables are what that model reads. Only the run's own anchors are written: a run of
+    the scoring anchor alone leaves the subgraphs of other splits as they are.
     """
     fitted = encodings is None
     if encodings is None:
@@ -181,7 +182,10 @@ def _write_subgraphs(
     hop_2_files = subgraphs.HopTwoFiles(
         neighbors=workspace.paths("neighbors", hop=("2",)), frontier=workspace.paths("frontier")
     )
-    for splits, hop_2_of_splits in ((LEARNT, hop_2_files), (SCORED_LATER, None)):
+    for every, hop_2_of_splits in ((LEARNT, hop_2_files), (SCORED_LATER, None)):
+        splits = tuple(split for split in every if run.anchor_times(split))
+        if not splits:
+            continue
         of_splits = F.col(schema.SPLIT).isin(*splits)
         rows = subgraphs.of_seeds(
             encodings,

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,10 +11,15 @@ from pyspark.sql import functions as F
 from rich.console import Console
 
 from recspark import schema, tables
+from recspark.pipeline.deliver import Serving
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
 from recspark.recommend import write
+from recspark.registry import ModelVersion
+from recspark.report import terminal
 from recspark.report.terminal import Recommended
+from recspark.tracking import Run as TrackedRun
+from recspark.tracking import Tracker
 
 NUM_SHOWN = 3  # entities whose rows are shown
 NAME_COLUMNS = ("name", "title", "description")
@@ -31,6 +37,58 @@ def at_terminal(job: str) -> Iterator[Console]:
     except (ValueError, RuntimeError) as fault:
         Console(stderr=True, soft_wrap=True).print(f"{job}: {fault}", markup=False, style="red")
         raise SystemExit(1) from None
+
+
+def delivered(
+    console: Console,
+    run: Run,
+    served: Serving,
+    scored: DataFrame,
+    tracker: Tracker,
+    tracked: TrackedRun,
+    *,
+    started: float,
+) -> None:
+    """Print the rows of a few entities, and where everything is that the run leaves behind."""
+    shown = examples(run, served.prepared)
+    entity, item = run.query.entity.column, run.query.target_item_key
+    console.print(terminal.recommendations_table(shown, entity=entity, item=item))
+    console.print(
+        terminal.run_summary(
+            recommendations=run.settings.output.recommendations,
+            num_rows=num_rows(run),
+            num_entities=scored.count(),
+            model=_words(served.version),
+            run_id=tracked.run_id,
+            tracking_uri=tracker.uri,
+            seconds=time.monotonic() - started,
+        )
+    )
+
+
+def trained(
+    console: Console,
+    version: ModelVersion,
+    champion: ModelVersion,
+    tracker: Tracker,
+    tracked: TrackedRun,
+    *,
+    started: float,
+) -> None:
+    """Print which version was trained and which one serves."""
+    console.print(
+        terminal.training_summary(
+            model=_words(version),
+            champion=_words(champion),
+            run_id=tracked.run_id,
+            tracking_uri=tracker.uri,
+            seconds=time.monotonic() - started,
+        )
+    )
+
+
+def _words(version: ModelVersion) -> str:
+    return f"{version.name} version {version.version}"
 
 
 def _written(run: Run) -> DataFrame:

@@ -1,22 +1,30 @@
 """The start of every job: tables pinned and checked, anchors laid out, nothing written."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Self
 
 from pyspark.sql import SparkSession
 
-from recspark import tables
+from recspark import tables, windows
 from recspark.prepare import anchors, graph
 from recspark.prepare.anchors import Anchor
 from recspark.query import meaning
 from recspark.query.explain import explain
 from recspark.query.nodes import Query
-from recspark.settings import Settings
+from recspark.query.parse import parse
+from recspark.recommend import write
+from recspark.schema import SCORE, TEST, TRAIN, VALIDATION, recommendations
+from recspark.session import open_session
+from recspark.settings import Settings, load
 from recspark.tables import Source, Workspace
 
 log = logging.getLogger(__name__)
+
+LEARNING = (TRAIN, VALIDATION, TEST)  # splits of a run that trains a model and judges it
+SCORING = (SCORE,)  # splits of a run that recommends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +48,50 @@ class Run:
         """Distinct anchors of these splits, ascending."""
         return sorted({anchor.time for anchor in self.anchors if anchor.split in splits})
 
+    def key_type(self, table: str) -> str:
+        """Spark's name for the type of a table's primary key."""
+        source = self.sources[table]
+        return source.types()[str(source.declared.primary_key)]
+
+    def only(self, splits: Collection[str]) -> Self:
+        """The same run with the anchors of these splits alone."""
+        return replace(self, anchors=tuple(a for a in self.anchors if a.split in splits))
+
+
+def open_run(
+    job: str, config: str, run_date: str, *, splits: Collection[str] = (*LEARNING, *SCORING)
+) -> Run:
+    """Start the run of a job's two options; what is wrong in them is told before Spark starts.
+
+    Raises:
+        ValueError: a faulty config, query or date, and as `start`.
+        RuntimeError: Spark cannot start, or has no Delta.
+    """
+    chosen = load(config)
+    query = parse(chosen.query, chosen.tables)
+    moment = windows.midnight(run_date)
+    spark = open_session(f"recspark {job} {chosen.name}")
+    run = start(spark, chosen, query, moment, holdout=True, splits=splits)
+    if SCORE in splits:  # told now, not after an hour of training
+        keys = (run.key_type(query.entity_table), run.key_type(query.item_table))
+        write.require_schema(spark, chosen.output.recommendations, recommendations(*keys))
+    return run
+
 
 def start(
-    spark: SparkSession, settings: Settings, query: Query, run_date: datetime, *, holdout: bool
+    spark: SparkSession,
+    settings: Settings,
+    query: Query,
+    run_date: datetime,
+    *,
+    holdout: bool,
+    splits: Collection[str] = (*LEARNING, *SCORING),
 ) -> Run:
     """Pin every table, check it, and lay out the anchors. Writes nothing.
 
     With `holdout` a test anchor one window before the run date is kept from training; without,
-    the run date itself is tested by what follows it (a backtest).
+    the run date itself is tested by what follows it (a backtest). Of all anchors those of
+    `splits` are kept.
 
     Raises:
         ValueError: whatever is wrong with the tables or the dates, in one sentence.
@@ -64,9 +108,8 @@ def start(
         first_event=first_event,
         holdout=holdout,
     )
-    log.info("%s", explain(query, planned))
     workspace = Workspace(spark=spark, settings=settings, run_date=run_date.date())
-    return Run(
+    run = Run(
         settings=settings,
         query=query,
         run_date=run_date,
@@ -74,4 +117,6 @@ def start(
         num_rows=num_rows,
         anchors=planned,
         workspace=workspace,
-    )
+    ).only(splits)
+    log.info("%s", explain(query, run.anchors))
+    return run

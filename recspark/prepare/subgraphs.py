@@ -128,17 +128,29 @@ def of_nodes(
 
 
 def _in_groups(rows: DataFrame, snapshots: DataFrame, group_size: int, seed: int) -> DataFrame:
-    """Add the group number and bring the rows of a group together, ordered by entity."""
-    counts = snapshots.groupBy(schema.SPLIT, schema.ANCHOR_TIME).agg(
-        F.ceil(F.count("*") / group_size).alias("num_groups")
-    )
+    """Add the group number and bring the rows of a group together, ordered by entity.
+
+    Groups come in the order of (split, anchor, group) over all partitions, so that training ranks
+    that share the stored rows by position get the same ones for any number of partitions.
+    """
+    counts = snapshots.groupBy(schema.SPLIT, schema.ANCHOR_TIME).count()
+    before, found = 0, []
+    for row in counts.orderBy(schema.SPLIT, schema.ANCHOR_TIME).collect():
+        num_groups = -(-row["count"] // group_size)
+        found.append((row[schema.SPLIT], row[schema.ANCHOR_TIME], num_groups, before))
+        before += num_groups
+    ddl = f"{schema.SPLIT} string, {schema.ANCHOR_TIME} timestamp, num_groups int, before int"
+    sizes = rows.sparkSession.createDataFrame(found, ddl)
+    num_partitions = int(str(rows.sparkSession.conf.get("spark.sql.shuffle.partitions")))
     group = F.pmod(F.xxhash64(F.lit(seed), F.col(schema.ENTITY)), F.col("num_groups")).cast("int")
+    place = (F.col("before") + F.col(schema.GROUP)) * num_partitions / F.lit(max(before, 1))
     return (
-        rows.join(F.broadcast(counts), on=[schema.SPLIT, schema.ANCHOR_TIME], how="inner")
+        rows.join(F.broadcast(sizes), on=[schema.SPLIT, schema.ANCHOR_TIME], how="inner")
         .withColumn(schema.GROUP, group)
-        .drop("num_groups")
-        .repartition(*GROUP_KEYS)
+        .withColumn("place", F.floor(place).cast("int"))
+        .repartitionById(num_partitions, F.col("place"))
         .sortWithinPartitions(*GROUP_KEYS, schema.ENTITY)
+        .drop("num_groups", "before", "place")
     )
 
 

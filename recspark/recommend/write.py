@@ -77,7 +77,7 @@ def write(
             f"recommendations: no item is on sale for run date {run_date}; check the time columns "
             f"of the items table."
         )
-    _require_schema(recommendations.sparkSession, path, ddl)
+    require_schema(recommendations.sparkSession, path, ddl)
     rows = tables.conform(recommendations, ddl, "recommendations")
     # Kept for the write: what was checked is what is written, and scoring runs once.
     rows.persist(StorageLevel.MEMORY_AND_DISK)
@@ -163,8 +163,12 @@ def _strictly_decreasing(values: Column) -> Column:
     return F.forall(falls, lambda fall: fall)
 
 
-def _require_schema(spark: SparkSession, path: str, ddl: str) -> None:
-    """Refuse a table at `path` whose columns are not the declared ones."""
+def require_schema(spark: SparkSession, path: str, ddl: str) -> None:
+    """Refuse a table at `path` whose columns are not the declared ones; no table is fine.
+
+    Raises:
+        ValueError: with the first column that differs.
+    """
     if not tables.exists(spark, path):
         return
     wanted = _types(cast(StructType, StructType.fromDDL(ddl)))

@@ -133,14 +133,45 @@ def run_summary(
         tracking_uri: where MLflow keeps the run.
         seconds: wall time of the whole run.
     """
+    return _summary(
+        {
+            "Recommendations": recommendations,
+            "Rows": f"{num_rows:,} for {num_entities:,} entities",
+            "Model": model,
+            "MLflow run": f"{run_id} at {tracking_uri}",
+            "Time": _duration(seconds),
+        }
+    )
+
+
+def training_summary(
+    *, model: str, champion: str, run_id: str, tracking_uri: str, seconds: float
+) -> Table:
+    """What a run that only trains leaves behind.
+
+    Args:
+        model: name and version of the model that was trained.
+        champion: name and version of the model that serves from now on.
+        run_id: of MLflow.
+        tracking_uri: where MLflow keeps the run.
+        seconds: wall time of the whole run.
+    """
+    return _summary(
+        {
+            "Model": model,
+            "Champion": champion,
+            "MLflow run": f"{run_id} at {tracking_uri}",
+            "Time": _duration(seconds),
+        }
+    )
+
+
+def _summary(rows: Mapping[str, str]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("Recommendations", escape(recommendations))
-    table.add_row("Rows", f"{num_rows:,} for {num_entities:,} entities")
-    table.add_row("Model", escape(model))
-    table.add_row("MLflow run", f"{escape(run_id)} at {escape(tracking_uri)}")
-    table.add_row("Time", _duration(seconds))
+    for name, words in rows.items():
+        table.add_row(name, escape(words))
     return table
 
 
