@@ -10,7 +10,7 @@ from recspark import settings, windows
 from recspark.pipeline import deliver, judge, learn, prepare, show, start
 from recspark.query.parse import parse
 from recspark.schema import SCORE
-from recspark.session import open_session
+from recspark.session import close_session, open_session
 from recspark.tracking import open_tracker
 
 
@@ -48,4 +48,7 @@ def main(config: str, dates: tuple[str, ...], json_file: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    finally:
+        close_session()

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from recspark import tables
 from recspark.demo import online_retail, shop
 from recspark.demo.spec import Shop
-from recspark.session import open_session
+from recspark.session import close_session, open_session
 
 log = logging.getLogger("make_tables")
 
@@ -97,4 +97,7 @@ def _write(frame: DataFrame, out: str, name: str) -> DataFrame:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    finally:
+        close_session()

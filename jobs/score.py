@@ -7,6 +7,7 @@ import click
 
 from recspark.pipeline import deliver, show, start
 from recspark.registry import CHAMPION, Registry
+from recspark.session import close_session
 from recspark.tracking import open_tracker
 
 
@@ -35,4 +36,7 @@ def main(config: str, run_date: str, alias: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    finally:
+        close_session()

@@ -7,6 +7,7 @@ import click
 from recspark.pipeline import deliver, judge, learn, prepare, promote, show, start
 from recspark.registry import Registry
 from recspark.schema import TEST
+from recspark.session import close_session
 from recspark.tracking import open_tracker
 
 
@@ -41,4 +42,7 @@ def main(config: str, run_date: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    finally:
+        close_session()

@@ -60,3 +60,10 @@ def open_session(app_name: str) -> SparkSession:
             "conf/spark-defaults.conf."
         )
     return spark
+
+
+def close_session() -> None:
+    """Stop this process's session, if it has one, so that executors leave before the JVM does."""
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        active.stop()

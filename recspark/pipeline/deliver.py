@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyspark.sql import DataFrame
@@ -81,7 +81,9 @@ def download(
 def fetch(run: Run, registry: Registry, version: ModelVersion) -> Serving:
     """Download a version and write the stage tables of the scoring anchor as it reads them."""
     state, encodings, chosen = download(registry, version)
-    prepared = prepare.prepare(run.only(SCORING), encodings)
+    as_trained = {"candidates": chosen.candidates, "sampling": chosen.sampling}
+    alike = replace(run.only(SCORING), settings=run.settings.model_copy(update=as_trained))
+    prepared = prepare.prepare(alike, encodings)
     return Serving(version=version, state=state, model=chosen.model, prepared=prepared)
 
 
