@@ -49,6 +49,7 @@ def test_two_ranks_meet_in_a_process_group_and_both_report(spark):
     ]
 
 
+@pytest.mark.deep  # the same with a real model: test_killed_rank.py
 def test_a_killed_rank_is_launched_again_and_resumes(spark, tmp_path, caplog):
     def die_once(checkpoint):
         import os

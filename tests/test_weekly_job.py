@@ -1,13 +1,13 @@
 """The whole weekly job on the checkerboard shop: once, and once more in another future."""
 
 import math
+import os
 import runpy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import checkerboard
-import mlflow
 import pytest
 from checkerboard import RUN_DATE, K, item_id
 from mlflow import MlflowClient
@@ -40,6 +40,7 @@ def written(spark, folder):
 
 @pytest.fixture(scope="module")
 def weekly(spark, tmp_path_factory):
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it, and it goes before the config
     folder, shop = tmp_path_factory.mktemp("weekly"), checkerboard.shop()
     config = checkerboard.write_config(checkerboard.settings_of(folder), folder)
     shop.write(spark, folder)
@@ -51,9 +52,13 @@ def weekly(spark, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first_run(weekly):
-    mlflow.set_tracking_uri(f"sqlite:///{weekly.folder}/mlflow.db")
-    return MlflowClient().get_run(weekly.first[0]["run_id"])
+def client(weekly):
+    return MlflowClient(tracking_uri=f"sqlite:///{weekly.folder}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def first_run(weekly, client):
+    return client.get_run(weekly.first[0]["run_id"])
 
 
 def test_everybody_who_may_be_mailed_gets_k_items_in_strict_order(weekly):
@@ -96,10 +101,10 @@ def test_rows_say_for_what_and_from_what_they_were_made(weekly):
     assert all(row["reason"] for row in weekly.first)
 
 
-def test_the_first_model_is_champion_and_its_run_holds_what_it_was_made_from(weekly, first_run):
-    version = MlflowClient().get_model_version("recspark-checkerboard", "1")
+def test_the_first_model_is_champion_and_its_run_holds_what_it_was_made_from(first_run, client):
+    version = client.get_model_version("recspark-checkerboard", "1")
     assert version.run_id == first_run.info.run_id
-    assert len(MlflowClient().search_model_versions("name = 'recspark-checkerboard'")) == 2
+    assert len(client.search_model_versions("name = 'recspark-checkerboard'")) == 2
     assert first_run.info.status == "FINISHED"
     assert first_run.data.params["model.width"] == "16"
     assert first_run.data.params["snapshots.train_anchors"] == "3"
