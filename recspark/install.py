@@ -71,5 +71,8 @@ def _resolve_jars(target: Path) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    require_java()
-    install(Path(__file__).parent.parent / "conf")
+    try:
+        require_java()
+        install(Path(__file__).parent.parent / "conf")
+    except RuntimeError as fault:
+        sys.exit(f"install: {fault}")

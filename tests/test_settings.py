@@ -15,7 +15,7 @@ SHOP = {
             "foreign_keys": {"user_id": "users", "item_id": "items"},
         },
     },
-    "output": {"recommendations": "s3://shop/recommendations", "workspace": "/work/"},
+    "output": {"recommendations": "s3://shop/recommendations", "workspace": "/shop/stages/"},
 }  # fmt: skip
 ABSENT = object()
 
@@ -41,8 +41,8 @@ def test_what_is_not_written_has_its_default():
     assert shop.training.num_processes == 2
     assert shop.tracking.uri == "sqlite:///mlflow.db"
     assert shop.model_name == "recspark-shop"
-    assert shop.checkpoint_root == "/work/checkpoints"
-    assert shop.stage_path("snapshots") == "/work/snapshots"
+    assert shop.checkpoint_root == "/shop/stages/checkpoints"
+    assert shop.stage_path("snapshots") == "/shop/stages/snapshots"
 
 
 def test_tables_are_told_apart_by_what_points_to_them():
