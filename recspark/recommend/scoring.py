@@ -40,12 +40,6 @@ class Served:
     item_state_files: tuple[str, ...]
 
 
-_COLUMNS = (
-    schema.ANCHOR_TIME, schema.NUM_SEEDS, schema.NODES, "edges", "candidate_offsets",
-    schema.ITEMS, schema.FEATURES, schema.IS_LABEL, "label_offsets", schema.LABELS,
-)  # fmt: skip
-
-
 def node_vectors(spark: SparkSession, rows: Sequence[RowRange], served: Served) -> DataFrame:
     """`schema.NODE_VECTORS` without run date and split, for every node of `node_subgraphs`.
 
@@ -101,10 +95,12 @@ def _spread(spark: SparkSession, rows: Sequence[RowRange]) -> DataFrame:
 
 def _read_ranges(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The rows of the ranges that Spark handed to this task, one at a time."""
+    from recspark.gnn.batches import COLUMNS
+
     for batch in batches:
         for one in batch.to_pylist():
             del one["number"]
-            for read in files.read_rows(RowRange(**one), _COLUMNS):
+            for read in files.read_rows(RowRange(**one), COLUMNS):
                 for row in range(read.num_rows):
                     yield read.slice(row, 1)
 
