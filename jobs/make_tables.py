@@ -1,4 +1,4 @@
-"""Write source tables to try recspark on: a generated shop, or Online Retail II."""
+"""Write source tables to try recspark on: a generated shop, Online Retail II, or Olist."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ import click
 from pyspark.sql import DataFrame
 
 from recspark import tables
-from recspark.demo import online_retail, shop
+from recspark.demo import olist, online_retail, shop
 from recspark.demo.spec import Shop
 from recspark.session import close_session, open_session
 
@@ -84,6 +84,25 @@ def make_online_retail(out: str, source: Path) -> None:
         f"{kinds.get(online_retail.CANCELLATION, 0) - written['returns'].count():,}",
     )
     lines.unpersist()
+
+
+@main.command("olist")
+@click.option("--out", required=True, help="Folder or URI for the tables.")
+@click.option(
+    "--source",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with the published tables, such as orders.parquet.",
+)
+def make_olist(out: str, source: Path) -> None:
+    """Brazilian E-Commerce by Olist, delivered orders only; for non-commercial use."""
+    spark = open_session("recspark-make-tables")
+    try:
+        published = olist.read_published(spark, source)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    for name, frame in olist.tables(published).items():
+        _write(frame, out, name)
 
 
 def _write(frame: DataFrame, out: str, name: str) -> DataFrame:

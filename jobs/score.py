@@ -30,7 +30,7 @@ def main(config: str, run_date: str, alias: str) -> None:
             tracked.log_json(asdict(version), "model.json")
 
             serving = deliver.fetch(run, models, version)
-            scored = deliver.recommend(run, serving)
+            scored = deliver.recommend(serving)
 
             show.delivered(console, run, serving, scored, tracker, tracked, started=started)
 

@@ -32,7 +32,8 @@ def main(config: str, run_date: str) -> None:
             verdict = judge.on_test(run, prepared, learnt, tuned, tracked, started=started)
 
             version = learn.register(run, prepared, learnt, tracked)
-            champion = promote.choose(models, version, learnt, tuned)
+            standing = promote.judge_champion(run, models, version, tracked)
+            champion = promote.choose(models, version, learnt, tuned, standing, tracked)
 
             console.print(judge.table(verdict, f"Test {run.anchor_times(TEST)[0]:%Y-%m-%d}"))
             show.trained(console, version, champion, tracker, tracked, started=started)

@@ -100,12 +100,13 @@ class Run:
     ) -> None:
         """Log one point per epoch (`epoch`, from 1) and curve; entries that are None are left out.
 
-        `validation_map` becomes `val/map_at_<k>`, `seconds` `<phase>/seconds_per_epoch`, and any
-        other key `<phase>/<key>`.
+        `validation_map` becomes `val/map_at_<k>_per_epoch`, `seconds` `<phase>/seconds_per_epoch`,
+        and any other key `<phase>/<key>`. A curve needs a name of its own: under the name of a
+        final metric its last point would be taken for that.
         """
         for point in history:
             measured = {
-                f"val/map_at_{k}"
+                f"val/map_at_{k}_per_epoch"
                 if key == "validation_map"
                 else f"{phase}/{CURVES.get(key, key)}": v
                 for key, v in point.items()
@@ -132,10 +133,11 @@ class Run:
         mlflow.log_figure(figure, file)
 
     def log_model(
-        self, *, state: Path, encodings: Path, settings_file: Path, catalogue: Path
+        self, *, state: Path, selected: Path, encodings: Path, settings_file: Path, catalogue: Path
     ) -> str:
         """Log the pyfunc model from code with its files and return its URI.
 
+        It serves `state`; `selected` has not learnt from validation and only travels along.
         The model takes one column `subgraphs`, see `recspark.recommend.pyfunc_model`.
         """
         with warnings.catch_warnings():
@@ -146,6 +148,7 @@ class Run:
                 python_model=str(MODEL_CODE),
                 artifacts={
                     "state": str(state),
+                    "selected": str(selected),
                     "encodings": str(encodings),
                     "settings": str(settings_file),
                     "catalogue": str(catalogue),

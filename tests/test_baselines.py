@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from recspark.evaluate import baselines
-from recspark.evaluate.baselines import PERSONAL_FREQUENCY, POPULARITY, Baseline, History
+from recspark.evaluate.baselines import PERSONAL_FREQUENCY, POPULARITY, Baseline
+from recspark.evaluate.purchases import History
 
 EVENTS = """
     time:timestamp      | nodes:array<bigint>
@@ -31,9 +32,13 @@ ON_SALE = """
     """
 
 
-def lists_of(ranked):
-    rows = ranked.toArrow().to_pylist()
-    return {(row["entity"], row["anchor_time"].strftime("%m-%d")): row["items"] for row in rows}
+def lists_of(method, *, history, seeds, k):
+    """Entity and day of the anchor to the list of one method."""
+    tuned = [popularity(method.popularity_half_life)]
+    tuned += [method] if method.name != POPULARITY else []
+    ranked = baselines.rank(tuned, history=history, seeds=seeds, k=k, seed=1)
+    rows = ranked.select("entity", "anchor_time", method.name).toArrow().to_pylist()
+    return {(row["entity"], row["anchor_time"].strftime("%m-%d")): row[method.name] for row in rows}
 
 
 def history(table, items=ON_SALE):
@@ -42,32 +47,38 @@ def history(table, items=ON_SALE):
 
 def popularity(half_life):
     return Baseline(
-        name=POPULARITY, half_life=half_life, popularity_half_life=half_life, validation_map=0.0
+        name=POPULARITY, choice=half_life, popularity_half_life=half_life, validation_map=0.0
     )
 
 
 def personal(half_life, popularity_half_life=None):
     return Baseline(
         name=PERSONAL_FREQUENCY,
-        half_life=half_life,
+        choice=half_life,
         popularity_half_life=popularity_half_life,
         validation_map=0.0,
     )
 
 
+def tune(history, snapshots, half_lives=(None, 1)):
+    tried = {POPULARITY: half_lives, PERSONAL_FREQUENCY: half_lives}
+    found = baselines.tune(history=history, snapshots=snapshots, k=2, seed=1, choices=tried)
+    return list(found.values())
+
+
 def test_without_decay_the_item_bought_on_most_days_comes_first_and_equals_by_node(table):
-    found = baselines.rank(popularity(None), history=history(table), seeds=table(SEEDS), k=3)
-    assert list(lists_of(found).values()) == [[10, 11, 12]] * 3
+    found = lists_of(popularity(None), history=history(table), seeds=table(SEEDS), k=3)
+    assert list(found.values()) == [[10, 11, 12]] * 3
 
 
 def test_with_a_short_half_life_the_newest_purchase_comes_first(table):
-    found = baselines.rank(popularity(2), history=history(table), seeds=table(SEEDS), k=2)
-    assert lists_of(found)[3, "03-08"] == [12, 11]  # weights: 12 1, 11 2^-1.5, 10 2^-3 + 2^-3.5
+    found = lists_of(popularity(2), history=history(table), seeds=table(SEEDS), k=2)
+    assert found[3, "03-08"] == [12, 11]  # weights: 12 1, 11 2^-1.5, 10 2^-3 + 2^-3.5
 
 
 def test_own_purchases_come_before_popular_ones_and_no_item_twice(table):
-    found = baselines.rank(personal(None), history=history(table), seeds=table(SEEDS), k=3)
-    assert lists_of(found) == {
+    found = lists_of(personal(None), history=history(table), seeds=table(SEEDS), k=3)
+    assert found == {
         (1, "03-08"): [10, 12, 11],
         (2, "03-08"): [11, 10, 12],
         (3, "03-08"): [10, 11, 12],
@@ -81,8 +92,8 @@ def test_only_items_on_sale_at_the_anchor_are_listed(table):
         11          | 2024-03-08T00:00:01  |
         12          | 2024-03-08T00:00:00  |
         """
-    found = baselines.rank(personal(7), history=history(table, items), seeds=table(SEEDS), k=3)
-    assert list(lists_of(found).values()) == [[12]] * 3
+    found = lists_of(personal(7), history=history(table, items), seeds=table(SEEDS), k=3)
+    assert list(found.values()) == [[12]] * 3
 
 
 def test_each_seed_sees_what_is_visible_at_its_own_anchor(table):
@@ -96,8 +107,8 @@ def test_each_seed_sees_what_is_visible_at_its_own_anchor(table):
     items = "node:bigint | start_time:timestamp | end_time:timestamp\n" + "\n".join(
         f"{node} | |" for node in (10, 11, 12, 13)
     )
-    found = baselines.rank(personal(1), history=history(table, items), seeds=seeds, k=4)
-    assert lists_of(found) == {
+    found = lists_of(personal(1), history=history(table, items), seeds=seeds, k=4)
+    assert found == {
         (1, "03-01"): [10],
         (1, "03-05"): [10, 11],
         (1, "03-08"): [12, 13, 10, 11],
@@ -117,8 +128,8 @@ def test_own_items_bought_equally_often_come_by_their_popularity(table):
     shop = History(events=events, entity_position=0, item_position=1, items=table(ON_SALE))
     seeds = table(SEEDS).where("entity = 1")
     long, short = personal(7, None), personal(7, 1)
-    assert lists_of(baselines.rank(long, history=shop, seeds=seeds, k=2))[1, "03-08"] == [11, 10]
-    assert lists_of(baselines.rank(short, history=shop, seeds=seeds, k=2))[1, "03-08"] == [10, 11]
+    assert lists_of(long, history=shop, seeds=seeds, k=2)[1, "03-08"] == [11, 10]
+    assert lists_of(short, history=shop, seeds=seeds, k=2)[1, "03-08"] == [10, 11]
 
 
 def test_the_half_lives_with_the_best_map_on_labelled_seeds_are_chosen(table):
@@ -128,27 +139,27 @@ def test_the_half_lives_with_the_best_map_on_labelled_seeds_are_chosen(table):
         2             | 2024-03-08T00:00:00   | [12]
         3             | 2024-03-08T00:00:00   | []
         """)
-    tuned = baselines.tune(history=history(table), snapshots=labelled, k=2, half_lives=(None, 1))
+    tuned = tune(history(table), labelled)
     # Popularity: no decay lists [10 11], MAP 1 and 0; one day lists [12 11], MAP 0 and 1: equal.
     # Own, filled from [10 11]: no decay [10 12] and [11 10], MAP 1 and 0; one day [12 10] and
     # [11 10], MAP 1/2 and 0.
-    assert [(b.name, b.half_life, b.popularity_half_life) for b in tuned.values()] == [
+    assert [(b.name, b.choice, b.popularity_half_life) for b in tuned] == [
         (POPULARITY, None, None),
         (PERSONAL_FREQUENCY, None, None),
     ]
-    assert [b.validation_map for b in tuned.values()] == pytest.approx([0.5, 0.5], abs=1e-9)
+    assert [b.validation_map for b in tuned] == pytest.approx([0.5, 0.5], abs=1e-9)
 
     newest = labelled.where("entity = 2")
-    tuned = baselines.tune(history=history(table), snapshots=newest, k=2, half_lives=(None, 1))
+    tuned = tune(history(table), newest)
     # One day lists [12 11] for everybody, so entity 2 gets its own 11, then 12.
-    assert [(b.half_life, b.popularity_half_life) for b in tuned.values()] == [(1, 1), (None, 1)]
-    assert [b.validation_map for b in tuned.values()] == pytest.approx([1, 0.5], abs=1e-9)
+    assert [(b.choice, b.popularity_half_life) for b in tuned] == [(1, 1), (None, 1)]
+    assert [b.validation_map for b in tuned] == pytest.approx([1, 0.5], abs=1e-9)
 
 
 def test_a_validation_window_without_purchases_is_refused(table):
     nobody = table(SEEDS).where("entity = 3")
     with pytest.raises(ValueError, match="nobody bought anything after the validation anchor"):
-        baselines.tune(history=history(table), snapshots=nobody, k=2)
+        tune(history(table), nobody)
 
 
 def random_shop():
@@ -192,7 +203,7 @@ def test_a_shop_of_400_purchases_is_ranked_as_by_a_loop_for_any_number_of_partit
         split = History(
             events=events.repartition(partitions), entity_position=0, item_position=1, items=items
         )
-        found = baselines.rank(
+        found = lists_of(
             personal(3.0, 3.0), history=split, seeds=seeds.repartition(partitions), k=12
         )
-        assert lists_of(found) == looped
+        assert found == looped

@@ -12,7 +12,7 @@ from conftest import drawn
 from pyspark.sql.types import StructType
 
 from recspark import settings, tables
-from recspark.demo import online_retail, shop
+from recspark.demo import olist, online_retail, shop
 
 # A job is a script beside the package, so it is run by its path.
 main = runpy.run_path(str(Path(__file__).parents[1] / "jobs" / "make_tables.py"))["main"]
@@ -194,6 +194,10 @@ ONLINE_RETAIL_SCHEMAS = {
     "items": online_retail.ITEMS, "users": online_retail.USERS,
     "transactions": online_retail.TRANSACTIONS, "returns": online_retail.RETURNS,
 }  # fmt: skip
+OLIST_SCHEMAS = {
+    "users": olist.USERS, "items": olist.ITEMS, "sellers": olist.SELLERS,
+    "transactions": olist.TRANSACTIONS, "reviews": olist.REVIEWS,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -202,6 +206,7 @@ ONLINE_RETAIL_SCHEMAS = {
         ("conf/demo.yaml", SHOP_SCHEMAS),
         ("conf/weekly_recs.yaml", SHOP_SCHEMAS),
         ("conf/examples/online_retail_ii.yaml", ONLINE_RETAIL_SCHEMAS),
+        ("conf/examples/olist.yaml", OLIST_SCHEMAS),
     ],
 )
 def test_a_config_names_only_tables_and_columns_that_the_job_writes(request, config, schemas):

@@ -66,11 +66,6 @@ def test_no_users_at_all_give_empty_arrays():
     assert all(v.shape == (0,) for v in metrics.per_user(ragged([]), ragged([]), k=12).values())
 
 
-def test_coverage_counts_the_items_within_rank_k_of_any_list():
-    assert metrics.coverage(ragged([[1, 2, 3], [2, 1, 4]]), k=2, num_on_sale=8) == 2 / 8
-    assert metrics.coverage(ragged([]), k=2, num_on_sale=0) == 0
-
-
 item_lists = st.lists(st.integers(0, 6) | st.just(2**62), max_size=8)
 
 

@@ -2,7 +2,6 @@ import io
 import math
 from dataclasses import dataclass
 
-import pytest
 from rich.console import Console
 
 from recspark.report import terminal
@@ -50,21 +49,47 @@ def test_methods_stand_side_by_side_and_the_best_of_each_metric_is_bold():
     assert [cell.strip() for cell in bold if "0." in cell] == ["0.2391", "0.6100"]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [(0.01, 0.03, "better"), (-0.01, 0.03, "no clear difference"), (-0.03, -0.01, "worse")],
-)
-def test_the_caption_says_whether_the_interval_leaves_zero_out(low, high, verdict):
-    table = terminal.metrics_table(
-        METHODS,
-        title="Test",
-        num_users=3,
-        interval=Interval((low + high) / 2, low, high),
-        against="personal_frequency",
-    )
+def test_each_baseline_has_its_interval_and_colour_says_whether_zero_is_left_out():
+    intervals = {
+        "personal_frequency": Interval(-0.02, -0.03, -0.01),
+        "popularity": Interval(0.02, -0.01, 0.05),
+    }
+    table = terminal.metrics_table(METHODS, title="Test", num_users=3, intervals=intervals)
     words = " ".join(text_of(table).split())
-    assert f"MAP@12, recspark minus personal_frequency: {(low + high) / 2:+.4f}" in words
-    assert f"95% interval {low:+.4f} to {high:+.4f} ({verdict})" in words
+    assert "-0.0200 (-0.0300 to -0.0100)" in words
+    assert "+0.0200 (-0.0100 to +0.0500)" in words
+    styled = text_of(table, styles=True)
+    assert "\x1b[31m-0.0200" in styled
+    assert "\x1b[32m" not in styled
+
+
+@dataclass(frozen=True)
+class Slice:
+    name: str
+    num_users: int
+    maps: dict
+    interval: Interval | None
+
+
+def test_a_slice_tells_its_users_and_the_gain_over_the_best_baseline():
+    slices = [
+        Slice("new items", 1200, {"recspark": 0.3, "als": 0.2}, Interval(0.1, 0.05, 0.15)),
+        Slice("new entities", 0, {"recspark": math.nan, "als": math.nan}, None),
+    ]
+    lines = lines_of(terminal.slices_table(slices, against="als"))
+    assert lines[1] == ["slice", "users", "recspark", "als", "difference,", "interval"]
+    assert lines[3] == [
+        "new",
+        "items",
+        "1,200",
+        "0.3000",
+        "0.2000",
+        "+0.1000",
+        "(+0.0500",
+        "to",
+        "+0.1500)",
+    ]
+    assert lines[4] == ["new", "entities", "0", "-", "-"]
 
 
 def test_each_entity_is_named_once_above_its_items():

@@ -65,6 +65,7 @@ def network():
 def files_of_model(network, tmp_path):
     """What a run logs: the state, and the shop's items and merchants in two files each."""
     torch.save(network.state_dict(), tmp_path / "state.pt")
+    torch.save({}, tmp_path / "selected.pt")
     (tmp_path / "encodings.json").write_text(ENCODINGS.model_dump_json())
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
     stage = {**SHOP.node_tables(), "states": SHOP.item_states([ANCHOR])}
@@ -76,7 +77,7 @@ def files_of_model(network, tmp_path):
     states = paths.pop("states")
     model_files.write_catalogue(tmp_path / "catalogue", paths, states)
     return {
-        "state": tmp_path / "state.pt", "encodings": tmp_path / "encodings.json",
+        "state": tmp_path / "state.pt", "selected": tmp_path / "selected.pt", "encodings": tmp_path / "encodings.json",
         "settings_file": tmp_path / "settings.yaml", "catalogue": tmp_path / "catalogue",
     }  # fmt: skip
 
@@ -106,7 +107,7 @@ def test_a_run_keeps_parameters_table_versions_curves_and_files(tracker, capfd):
             ],
             k=12,
         )
-        run.log_metrics({"test/map_at_12": 0.21})
+        run.log_metrics({"test/map_at_12": 0.21, "val/map_at_12": 0.3})
         run.log_text("hello", "report.md")
         run.log_json({"map": [1]}, "report.json")
         run.log_figure(figure, "curves.png")
@@ -126,9 +127,10 @@ def test_a_run_keeps_parameters_table_versions_curves_and_files(tracker, capfd):
     assert "/data/users" in inputs["users"].source
     losses = client.get_metric_history(run.run_id, "train/loss")
     assert [(point.step, point.value) for point in losses] == [(1, 0.5), (2, 0.4)]
+    assert kept.data.metrics["val/map_at_12"] == 0.3
     assert {name for name in kept.data.metrics if "/" in name} == {
-        "train/loss", "val/map_at_12", "train/seconds_per_epoch", "train/ms_per_step",
-        "test/map_at_12",
+        "train/loss", "val/map_at_12_per_epoch", "train/seconds_per_epoch", "train/ms_per_step",
+        "test/map_at_12", "val/map_at_12",
     }  # fmt: skip
     assert {f.path for f in client.list_artifacts(run.run_id)} == {
         "report.md", "report.json", "curves.png",
@@ -173,7 +175,7 @@ def test_the_first_model_is_champion_and_a_later_one_has_to_win(
     folder = models.download(second, tmp_path / "downloaded")
     artifacts = folder / "artifacts"
     assert {str(f.relative_to(artifacts)) for f in artifacts.rglob("*") if f.is_file()} == {
-        "state.pt", "encodings.json", "settings.yaml", "catalogue/item_states.parquet",
+        "state.pt", "selected.pt", "encodings.json", "settings.yaml", "catalogue/item_states.parquet",
         "catalogue/nodes_items.parquet", "catalogue/nodes_merchants.parquet",
     }  # fmt: skip
     assert (

@@ -18,6 +18,7 @@ RECALL = "recall"
 PRECISION = "precision"
 HIT_RATE = "hit_rate"
 COVERAGE = "coverage"  # of all lists together, so not among the per-user metrics
+POPULARITY_SHARE = "popularity_share"  # likewise: places that the K most popular items take
 PER_USER = (MAP, NDCG, RECALL, PRECISION, HIT_RATE)
 
 
@@ -79,15 +80,6 @@ def per_user(ranked: Ragged, truths: Ragged, k: int) -> dict[str, NDArray[np.flo
         HIT_RATE: share((num_hits > 0).astype(np.float64), everything),
     }
     return {name(metric, k): values[metric] for metric in PER_USER}
-
-
-def coverage(ranked: Ragged, k: int, num_on_sale: int) -> float:
-    """Share of the items on sale that the first K of any list hold, in [0, 1].
-
-    Catalogue coverage (Herlocker et al. 2004, section 4.2.1, doi 10.1145/963770.963772). All
-    ranked items must be on sale; 0 where nothing is.
-    """
-    return np.unique(_top(ranked, k)[2]).size / num_on_sale if num_on_sale else 0.0
 
 
 def _hits(ranked: Ragged, truths: Ragged, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

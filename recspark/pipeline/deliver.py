@@ -1,16 +1,12 @@
 """From a registered model to the written recommendations."""
 
-import logging
-import tempfile
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import ranges, schema, settings
-from recspark.encodings import Encodings
-from recspark.pipeline import prepare
+from recspark.pipeline import registered
 from recspark.pipeline.learn import Learnt
 from recspark.pipeline.prepare import Prepared, held_files
 from recspark.pipeline.start import SCORING, Run
@@ -20,8 +16,6 @@ from recspark.recommend.scoring import Served
 from recspark.registry import ModelVersion, Registry
 from recspark.tables import DataFile
 from recspark.windows import exists
-
-log = logging.getLogger(__name__)
 
 ROWS_PER_TASK = 32  # groups of seeds that one task scores; each task loads the model once
 
@@ -33,6 +27,7 @@ class Serving:
     version: ModelVersion
     state: bytes
     model: settings.Model
+    run: Run  # whose workspace holds the stage tables
     prepared: Prepared
 
 
@@ -65,26 +60,22 @@ def _small_ranges(stored: tuple[DataFile, ...]) -> list[RowRange]:
     return [one for part in parts for one in part]
 
 
-def download(
-    registry: Registry, version: ModelVersion
-) -> tuple[bytes, Encodings, settings.Settings]:
-    """State, encodings and settings of a registered version."""
-    with tempfile.TemporaryDirectory() as folder:
-        artifacts = registry.download(version, Path(folder)) / "artifacts"
-        return (
-            (artifacts / "state.pt").read_bytes(),
-            Encodings.model_validate_json((artifacts / "encodings.json").read_text("utf-8")),
-            settings.load(artifacts / "settings.yaml"),
-        )
-
-
 def fetch(run: Run, registry: Registry, version: ModelVersion) -> Serving:
-    """Download a version and write the stage tables of the scoring anchor as it reads them."""
-    state, encodings, chosen = download(registry, version)
-    as_trained = {"candidates": chosen.candidates, "sampling": chosen.sampling}
-    alike = replace(run.only(SCORING), settings=run.settings.model_copy(update=as_trained))
-    prepared = prepare.prepare(alike, encodings)
-    return Serving(version=version, state=state, model=chosen.model, prepared=prepared)
+    """Download a version and write the stage tables of the scoring anchor as it reads them.
+
+    Raises:
+        ValueError: the version cannot read this run's tables.
+    """
+    model = registered.download(registry, version)
+    scoring_anchors = run.only(SCORING).anchors
+    alike, prepared = registered.prepare(run, model, scoring_anchors)
+    return Serving(
+        version=version,
+        state=model.serving,
+        model=model.settings.model,
+        run=alike,
+        prepared=prepared,
+    )
 
 
 def serving(
@@ -99,14 +90,14 @@ def serving(
     if chosen != trained:
         return fetch(run, registry, chosen)
     return Serving(
-        version=chosen, state=learnt.serving, model=run.settings.model, prepared=prepared
+        version=chosen, state=learnt.serving, model=run.settings.model, run=run, prepared=prepared
     )
 
 
-def recommend(run: Run, served: Serving) -> DataFrame:
+def recommend(served: Serving) -> DataFrame:
     """Score the run date and write the recommendations; returns the written `scored` slice."""
-    scored = score(run, served.prepared, served.state, schema.SCORE, served.model)
-    deliver(run, served.prepared, scored, served.version)
+    scored = score(served.run, served.prepared, served.state, schema.SCORE, served.model)
+    deliver(served.run, served.prepared, scored, served.version)
     return scored
 
 

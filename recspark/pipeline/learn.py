@@ -90,10 +90,14 @@ def _launch(run: Run, prepared: Prepared, checkpoints: Path) -> list[RankReport]
 
 
 def register(run: Run, prepared: Prepared, learnt: Learnt, tracked: TrackedRun) -> ModelVersion:
-    """Log the serving model with everything it needs and make it the next registered version."""
+    """Log the model with everything it needs and make it the next registered version.
+
+    Both states travel: the one that serves, and the one that later challengers are compared with.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "state.pt").write_bytes(learnt.serving)
+        (root / "selected.pt").write_bytes(learnt.selected)
         (root / "encodings.json").write_text(prepared.encodings.model_dump_json(), encoding="utf-8")
         (root / "settings.yaml").write_text(
             yaml.safe_dump(run.settings.model_dump(mode="json", exclude_none=True)),
@@ -106,6 +110,7 @@ def register(run: Run, prepared: Prepared, learnt: Learnt, tracked: TrackedRun) 
         )
         uri = tracked.log_model(
             state=root / "state.pt",
+            selected=root / "selected.pt",
             encodings=root / "encodings.json",
             settings_file=root / "settings.yaml",
             catalogue=root / "catalogue",

@@ -1,5 +1,6 @@
 """What the person at the terminal sees at the end of a run, as rich tables for a job to print."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+UNRANKED = ("popularity_share", "std")  # neither much nor little of it is good
 CLOSE = 5e-5  # values this near to the best look equal at four decimals
 
 
@@ -32,6 +34,26 @@ class Interval(Protocol):
         """Share of the replicates inside, in (0, 1)."""
 
 
+class Slice(Protocol):
+    """One part of a snapshot, such as `comparison.Slice`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def num_users(self) -> int:
+        """Users in it."""
+
+    @property
+    def maps(self) -> Mapping[str, float]:
+        """Method to MAP, ours first; NaN without users."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """Ours minus the best baseline."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recommended:
     """One row to show: an item recommended to an entity, by their primary keys."""
@@ -49,8 +71,7 @@ def metrics_table(
     *,
     title: str,
     num_users: int,
-    interval: Interval | None = None,
-    against: str | None = None,
+    intervals: Mapping[str, Interval] | None = None,
 ) -> Table:
     """One row per method, one column per metric, the best value of each column in bold.
 
@@ -58,25 +79,50 @@ def metrics_table(
         methods: method to metric to value, ours first; all with the same metrics. NaN: no value.
         title: what was judged, such as `Test 2011-09-10, 30 days`.
         num_users: users behind every mean.
-        interval: difference of ours to `against` in the first metric, shown below the table.
-        against: the method that `interval` compares with.
+        intervals: difference of ours to these methods in the first metric, below the table;
+            none where nobody bought anything.
     """
-    assert (interval is None) == (against is None), "an interval needs a method to be against"
     columns = list(next(iter(methods.values())))
+    ours = next(iter(methods))
     table = _table(f"{title} · {num_users:,} users")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for metric in columns:
         table.add_column(_heading(metric), justify="right")
-    best = {metric: max(values[metric] for values in methods.values()) for metric in columns}
+    best = {
+        metric: math.nan
+        if metric.startswith(UNRANKED)
+        else max(values[metric] for values in methods.values())
+        for metric in columns
+    }
     for method, values in methods.items():
         cells = [_number(values[metric], best[metric]) for metric in columns]
         table.add_row(escape(method), *cells)
-    if interval is not None:
-        table.caption = (
-            f"{_heading(columns[0])}, {next(iter(methods))} minus {against}: "
-            f"{interval.mean_difference:+.4f}, {interval.level:.0%} interval "
-            f"{interval.low:+.4f} to {interval.high:+.4f} ({_verdict(interval)})"
-        )
+    table.caption = "\n".join(
+        f"{_heading(columns[0])}, {ours} minus {escape(method)}: {_words(interval)}, "
+        f"{interval.level:.0%} interval"
+        for method, interval in (intervals or {}).items()
+    )
+    return table
+
+
+def slices_table(slices: Sequence[Slice], *, against: str) -> Table:
+    """One row per slice: its users, MAP of ours and of the best baseline, and their difference.
+
+    Args:
+        slices: parts of one snapshot, all with the same methods, ours first.
+        against: the baseline that the intervals compare with.
+    """
+    table = _table("MAP by slice")
+    table.add_column("slice", no_wrap=True)
+    table.add_column("users", justify="right")
+    methods = [next(iter(slices[0].maps)), against]
+    for method in methods:
+        table.add_column(escape(method), justify="right")
+    table.add_column("difference, interval", no_wrap=True)
+    for part in slices:
+        best = max(part.maps[method] for method in methods)
+        cells = [_number(part.maps[method], best) for method in methods]
+        table.add_row(part.name, f"{part.num_users:,}", *cells, _words(part.interval))
     return table
 
 
@@ -166,6 +212,18 @@ def training_summary(
     )
 
 
+def resources_table(seconds: Mapping[str, float], peak_gib: Mapping[str, float]) -> Table:
+    """What a run took.
+
+    Args:
+        seconds: stage to wall time.
+        peak_gib: program to the most resident memory of any one process of it, GiB.
+    """
+    times = {f"{stage.capitalize()} time": _duration(of) for stage, of in seconds.items()}
+    peaks = {f"Peak memory, {program}": f"{gib:.2f} GiB" for program, gib in peak_gib.items()}
+    return _summary({**times, **peaks})
+
+
 def _summary(rows: Mapping[str, str]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
@@ -204,10 +262,14 @@ def _number(value: float, best: float) -> str:
     return f"[bold]{value:.4f}[/bold]" if best - value < CLOSE else f"{value:.4f}"
 
 
-def _verdict(interval: Interval) -> str:
+def _words(interval: Interval | None) -> str:
+    """`+0.0123 (+0.0100 to +0.0146)`, green where ours is better for sure, red where worse."""
+    if interval is None:
+        return ""
+    words = f"{interval.mean_difference:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
     if interval.low > 0:
-        return "better"
-    return "worse" if interval.high < 0 else "no clear difference"
+        return f"[green]{words}[/green]"
+    return f"[red]{words}[/red]" if interval.high < 0 else words
 
 
 def _duration(seconds: float) -> str:
