@@ -56,7 +56,7 @@ class Table(_Section):
 class Snapshots(_Section):
     """Which past moments are learnt from."""
 
-    train_anchors: PositiveInt = 6  # number of training snapshots
+    train_anchors: PositiveInt = 10  # number of training snapshots
     step_days: PositiveInt | None = None  # days between them; default: by the horizon
     max_seeds_per_anchor: PositiveInt = 200_000  # a hash of (seed, key) chooses beyond that
 
@@ -65,7 +65,7 @@ class Sampling(_Section):
     """How wide a subgraph reaches from its anchor."""
 
     fanouts: tuple[PositiveInt, PositiveInt] = (32, 8)  # newest events kept per foreign key and hop
-    group_size: PositiveInt = 64  # seeds that share one subgraph row
+    group_size: PositiveInt = 16  # seeds that share one subgraph row
 
 
 class Candidates(_Section):
@@ -82,6 +82,7 @@ class Model(_Section):
     width: Annotated[int, Field(ge=8, multiple_of=4)] = 64  # channels of every hidden vector
     id_width: Annotated[int, Field(ge=4)] = 32  # channels of the gated id embedding
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    heads: PositiveInt = 2  # pair heads, averaged
     max_categories: PositiveInt = 200  # distinct values kept per category column
     text_buckets: PositiveInt = 2048  # hash buckets of word n-grams
 
@@ -91,10 +92,11 @@ class Training(_Section):
 
     num_processes: PositiveInt = 2  # ranks; each takes one Spark task slot
     use_gpu: bool = False  # nccl on GPUs that Spark assigns; else gloo on CPUs
-    max_epochs: PositiveInt = 4
+    max_epochs: PositiveInt = 3
     patience: PositiveInt = 2  # epochs without a better validation MAP@K before stopping
     groups_per_batch: PositiveInt = 1  # groups of seeds per rank and step
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.003  # peak of the one-cycle schedule
+    negative_share: Annotated[float, Field(gt=0, le=1)] = 0.33  # of candidates nobody bought
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.006  # peak of the one-cycle schedule
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     refit: bool = True  # train again with the validation labels, for the epochs validation chose
     max_attempts: PositiveInt = 3  # launches before giving up; each resumes from the checkpoint

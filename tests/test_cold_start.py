@@ -109,7 +109,8 @@ def outputs_for(after_training, users):
     with torch.no_grad():
         outputs = network(batch, catalogue, None)
     places = (batch.candidate_seeds_C, batch.candidate_items_C)
-    scores_BI = outputs.all_logits().index_put(places, outputs.residual_C, accumulate=True)
+    graph_BI = outputs.all_logits()
+    scores_BI = graph_BI.index_put(places, outputs.pairs_C) + outputs.tower_weight * graph_BI
     return scores_BI, top_k(outputs, batch, catalogue.available(ANCHOR), K)[0]
 
 

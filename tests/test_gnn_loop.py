@@ -52,7 +52,7 @@ def job_of(folder, checkpoints, *, ranks=1, groups_per_batch=2, **training):
         encodings=ENCODINGS.model_dump_json(),
         model=settings.Model(width=16, id_width=8, dropout=0.0),
         training=settings.Training(
-            groups_per_batch=groups_per_batch, **(defaults | {"learning_rate": 0.01} | training)
+            groups_per_batch=groups_per_batch, **(defaults | {"learning_rate": 0.01, "negative_share": 1.0} | training)
         ),
         ranges={"train": share("train", len(TRAIN_ANCHORS)), "validation": share("validation", 1)},
         node_files={name: (f"{folder}/nodes_{name}.parquet",) for name in ("items", "merchants")},

@@ -5,7 +5,7 @@ import pytest
 import torch
 from subgraph_factory import ENCODINGS, Shop
 
-from recspark.gnn import batches, loss
+from recspark.gnn import batches, loss, negatives
 from recspark.gnn.items import ItemVectors
 from recspark.gnn.model import Outputs
 
@@ -83,8 +83,8 @@ def outputs(batch):
         return torch.randn(shape, generator=generator)
 
     items = ItemVectors(nodes_J=torch.arange(12), tower_JD=draw(12, 8), prior_J=draw(12))
-    residual_C = draw(len(batch.candidate_items_C))
-    return Outputs(entity_BD=draw(3, 8), items=items, residual_C=residual_C)
+    pairs_CH = draw(len(batch.candidate_items_C), 2)
+    return Outputs(entity_BD=draw(3, 8), items=items, pairs_CH=pairs_CH, tower_weight=0.5)
 
 
 AVAILABLE = torch.tensor([i not in (4, 9) for i in range(12)])
@@ -96,7 +96,7 @@ def test_the_softmax_is_the_mean_over_labels_on_sale_against_all_items_on_sale(b
         scores = outputs.all_logits()[seed]
         for place, item in enumerate(batch.candidate_items_C.tolist()):
             if batch.candidate_seeds_C[place] == seed:
-                scores[item] += outputs.residual_C[place]
+                scores[item] = outputs.pairs_C[place]
         share = scores.masked_fill(~AVAILABLE, -math.inf).log_softmax(0)
         labels = batch.label_items_L[batch.label_seeds_L == seed]
         expected = -share[labels[AVAILABLE[labels]]].mean()
@@ -133,15 +133,44 @@ def test_an_item_that_is_not_on_sale_gets_no_gradient(batch, outputs):
 
 
 def test_a_batch_where_nobody_bought_counts_no_seed_and_has_a_gradient_of_zero(batch, outputs):
-    residual_C = outputs.residual_C.requires_grad_()
+    pairs_CH = outputs.pairs_CH.requires_grad_()
     none = torch.zeros(0, dtype=torch.int64)
     unlabelled = replace(
         batch, label_seeds_L=none, label_items_L=none, is_label_C=torch.zeros_like(batch.is_label_C)
     )
     for negatives in (None, torch.tensor([0, 5])):
-        residual_C.grad = None
+        pairs_CH.grad = None
         found = loss.loss(outputs, unlabelled, AVAILABLE, negatives)
         found.total.backward()
         assert found.num_seeds == 0
         assert found.total == 0
-        assert residual_C.grad.tolist() == [0] * len(residual_C)
+        assert pairs_CH.grad.abs().max() == 0
+
+
+def test_negatives_that_were_kept_stand_for_those_left_out_on_average(batch, outputs):
+    generator = torch.Generator().manual_seed(3)
+    found = []
+    for _ in range(2_000):
+        thinned = negatives.thin(batch, 0.5, generator)
+        keys = batch.candidate_seeds_C * 12 + batch.candidate_items_C
+        kept = torch.isin(keys, thinned.candidate_seeds_C * 12 + thinned.candidate_items_C)
+        assert kept[batch.is_label_C].all()
+        left = replace(outputs, pairs_CH=outputs.pairs_CH[kept])
+        found.append(loss.full_softmax(left, thinned, AVAILABLE))
+    spread = torch.stack(found)
+    assert spread.std(0).max() > 0.01
+    expected = loss.full_softmax(outputs, batch, AVAILABLE).exp()
+    torch.testing.assert_close(spread.exp().mean(0), expected, rtol=0.03, atol=0)
+
+
+def test_the_sampled_softmax_leaves_out_what_thinning_did(batch, outputs):
+    thinned = negatives.thin(batch, 0.5, torch.Generator().manual_seed(4))
+    assert 0 < len(thinned.left_out_items_T) < len(batch.candidate_items_C)
+    keys = batch.candidate_seeds_C * 12 + batch.candidate_items_C
+    kept = torch.isin(keys, thinned.candidate_seeds_C * 12 + thinned.candidate_items_C)
+    left = replace(outputs, pairs_CH=outputs.pairs_CH[kept])
+    every = AVAILABLE.nonzero().squeeze(1)
+    torch.testing.assert_close(
+        loss.sampled_softmax(left, thinned, AVAILABLE, every),
+        loss.full_softmax(left, thinned, AVAILABLE),
+    )

@@ -25,6 +25,7 @@ def network():
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
         network.tower.ids.weight[0] = 0
+        network.tower_weight.fill_(0.5)
     return network
 
 
@@ -37,9 +38,12 @@ def totals(network, shop, batch, nodes=None):
     """Total scores (B, I) of all items, or of the candidates alone when nodes are given."""
     outputs = network(batch, shop.catalogue([ANCHOR]), nodes)
     if nodes is not None:
-        return outputs.candidate_scores(batch)
+        rows_C = outputs.items.positions(batch.candidate_items_C)
+        graph_C = outputs.logits(batch.candidate_seeds_C, rows_C)
+        return outputs.pairs_C + outputs.tower_weight * graph_C
     places = (batch.candidate_seeds_C, batch.candidate_items_C)
-    return outputs.all_logits().index_put(places, outputs.residual_C, accumulate=True)
+    graph = outputs.all_logits()
+    return graph.index_put(places, outputs.pairs_C) + outputs.tower_weight * graph
 
 
 def test_groups_of_one_anchor_merge_to_seeds_in_order_with_each_reached_node_once():
@@ -142,10 +146,10 @@ def test_entities_from_contexts_computed_ahead_equal_those_of_the_batch(network)
     torch.testing.assert_close(ahead.items.tower_JD, items.tower_JD)
 
 
-def test_the_pair_head_adds_nothing_before_training():
+def test_the_pair_head_says_nothing_before_training():
     shop = Shop()
     outputs = Network(ENCODINGS, SHAPE)(batch_of(shop, [0, 1]), shop.catalogue([ANCHOR]), None)
-    assert outputs.residual_C.abs().max() == 0
+    assert outputs.pairs_C.abs().max() == 0
     assert outputs.all_logits().std() > 0
 
 
@@ -186,7 +190,7 @@ def test_only_items_on_sale_are_ranked_best_first_and_ties_by_lower_node(network
         expected = sorted(set(range(12)) - {2, 7}, key=lambda i: (-scored[seed, i].item(), i))
         assert items[seed].tolist() == expected
         torch.testing.assert_close(scores[seed], scored[seed, expected])
-    for tensor in (outputs.entity_BD, outputs.residual_C, outputs.items.prior_J):
+    for tensor in (outputs.entity_BD, outputs.pairs_CH, outputs.items.prior_J):
         tensor.detach().zero_()
     tied, zeros = top_k(outputs, batch, catalogue.available(ANCHOR), k=4)
     assert tied.tolist() == [[0, 1, 3, 4]] * 3
@@ -209,12 +213,23 @@ def test_quantiles_interpolate_take_the_middle_of_ties_and_flag_missing_values()
     knots = ((0.0, 0.0, 0.0, 10.0, 20.0), (5.0, 5.0, 5.0, 5.0, 5.0), (1.0, 3.0))
     values = torch.tensor([[0, 5, 2], [5, 9, 0], [99, 5, 3], [-1, math.nan, math.nan]])
     expected = [
-        [-0.5, 0, 0, 0, 0, 0],
-        [0.25, 0, -1, 0, 0, 0],
-        [1, 0, 1, 0, 0, 0],
-        [-0.5, 0, 0, 0, 1, 1],
+        [-0.5, 0, 0],
+        [0.25, 0, -1],
+        [1, 0, 1],
+        [-0.5, 0, 0],
     ]
-    torch.testing.assert_close(Quantiles(knots)(values.float()), torch.tensor(expected).float())
+    missing = [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 1, 1]]
+    found = Quantiles(knots)(values.float())
+    assert found.shape == (4, 9)
+    torch.testing.assert_close(found[:, :3], torch.tensor(expected).float())
+    torch.testing.assert_close(found[:, 6:], torch.tensor(missing).float())
+
+
+def test_logarithms_are_centred_over_the_knots_and_tell_the_tail_apart():
+    found = Quantiles(((0.0, math.e - 1),))(torch.tensor([[0.0], [math.e - 1], [1e6], [math.nan]]))
+    # log(1 + x) is 0 and 1 at the knots: mean 1/2, deviation 1/2.
+    assert found[:, 1].tolist() == pytest.approx([-1, 1, 5, 0])
+    assert found[2, 0] == found[1, 0] == 1
 
 
 def test_ages_from_now_to_thirty_years_are_encoded_in_small_numbers():

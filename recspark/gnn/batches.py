@@ -1,7 +1,7 @@
 """Rows of `subgraphs` become tensors: a few groups of seeds of one anchor are one batch.
 
 Axes: B seeds, N nodes of one (hop, table), E edges, K foreign keys, F numbers or pair features,
-C candidates (or categories), L labels.
+C candidates (or categories), L labels, T candidates left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,6 +72,10 @@ class Batch:
     is_label_C: Tensor  # bool
     label_seeds_L: Tensor  # int64, ascending
     label_items_L: Tensor  # int64, item nodes
+    # Candidates that `negatives.thin` left out; each of those kept stands for 1 / share.
+    left_out_seeds_T: Tensor  # int64
+    left_out_items_T: Tensor  # int64, item nodes
+    negative_share: float
 
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
@@ -116,6 +120,9 @@ def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Batch:
         is_label_C=torch.from_numpy(np.concatenate([group.is_label for group in groups])),
         label_seeds_L=labels,
         label_items_L=torch.from_numpy(np.concatenate([group.labels for group in groups])),
+        left_out_seeds_T=candidates[:0],
+        left_out_items_T=items[:0],
+        negative_share=1.0,
     )
 
 

@@ -99,16 +99,23 @@ class NodeEncoder(nn.Module):
         return vectors_ND
 
 
-class Quantiles(nn.Module):
-    """Each column through its own piecewise-linear distribution function, to [-1, 1].
+_FARTHEST = 5.0  # deviations
 
-    A value among equal knots takes the middle of them, so that a column that is mostly one value
-    keeps it at one place. Missing values become 0 with a flag.
+
+class Quantiles(nn.Module):
+    """Each column twice: through its own distribution function to [-1, 1], and as a logarithm.
+
+    The distribution function is piecewise linear; a value among equal knots takes the middle of
+    them, so that a column that is mostly one value keeps it at one place. The logarithm
+    sign(x) log(1 + |x|), with mean 0 and deviation 1 over the knots and cut at 5 deviations, tells
+    apart what lies in the column's tail. Missing values become 0 in both, with a flag.
     """
 
     knots_FK: Tensor  # distinct knots, +inf beyond a column's last
     first_FK: Tensor  # place in [-1, 1] of the first of the knots equal to this one
     last_FK: Tensor  # ... and of the last
+    center_F: Tensor  # mean and deviation of the knots' logarithms
+    scale_F: Tensor
 
     def __init__(self, knots: Sequence[Sequence[float]]) -> None:
         super().__init__()
@@ -119,10 +126,20 @@ class Quantiles(nn.Module):
         values_FK3 = torch.tensor(padded, dtype=torch.float32).reshape(len(knots), longest, 3)
         for place, name in enumerate(("knots_FK", "first_FK", "last_FK")):
             self.register_buffer(name, values_FK3[:, :, place].contiguous(), persistent=False)
+        logarithms = [_logarithm(torch.tensor(column or (0.0,))) for column in knots]
+        center_F = torch.tensor([float(values.mean()) for values in logarithms])
+        scale_F = torch.tensor([float(values.std(correction=0)) for values in logarithms])
+        self.register_buffer("center_F", center_F, persistent=False)
+        self.register_buffer("scale_F", scale_F.where(scale_F > 0, 1.0), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Columns of the result: three per column of the input."""
+        return 3 * len(self.center_F)
 
     @torch.no_grad()
     def forward(self, values_NF: Tensor) -> Tensor:
-        """Return (N, 2F) float32: places, then flags that are 1 where the value is missing."""
+        """Return (N, 3F) float32: places, logarithms, flags that are 1 where a value is missing."""
         missing_NF = values_NF.isnan()
         if values_NF.shape[1] == 0:
             return values_NF
@@ -138,7 +155,13 @@ class Quantiles(nn.Module):
         between_FN = start_FN + share_FN * (end_FN - start_FN)
         among_FN = (end_FN + self.last_FK.gather(1, above_FN)) / 2
         places_FN = torch.where(next_FN == values_FN, among_FN, between_FN)
-        return torch.cat([places_FN.T.masked_fill(missing_NF, 0.0), missing_NF.float()], dim=1)
+        logarithms_NF = (_logarithm(values_NF) - self.center_F) / self.scale_F
+        both_2NF = torch.stack([places_FN.T, logarithms_NF.clamp(-_FARTHEST, _FARTHEST)])
+        return torch.cat([*both_2NF.masked_fill(missing_NF, 0.0), missing_NF.float()], dim=1)
+
+
+def _logarithm(values: Tensor) -> Tensor:
+    return values.sign() * values.abs().log1p()
 
 
 def _distinct_knots(column: Sequence[float]) -> list[tuple[float, float, float]]:

@@ -37,7 +37,7 @@ class ItemTower(nn.Module):
     def __init__(self, encodings: Encodings, width: int, id_width: int) -> None:
         super().__init__()
         self.trend = Quantiles(encodings.trend_knots)
-        trend_width = 2 * len(encodings.trend_names)
+        trend_width = self.trend.width
         self.perceptron = nn.Sequential(
             nn.Linear(width + trend_width, width), nn.SiLU(), nn.Linear(width, width)
         )

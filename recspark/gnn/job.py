@@ -39,6 +39,8 @@ class Epoch:
     epoch: int  # from 1
     loss: float  # mean over the epoch's seeds with a label
     validation_map: float | None  # MAP@k; None in the refit phase
+    map_without_graph: float | None  # MAP@k by the pair head alone; None in the refit phase
+    tower_weight: float  # that validation chose for the graph's score
     seconds: float
 
 

@@ -24,6 +24,7 @@ from recspark.gnn.checkpoint import Checkpoints, Progress, write_whole
 from recspark.gnn.job import Epoch, RankReport, TrainJob
 from recspark.gnn.loss import draw_negatives, loss
 from recspark.gnn.model import Network
+from recspark.gnn.negatives import thin
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks, join
 from recspark.ranges import RowRange
@@ -71,7 +72,7 @@ class _Training:
             (schema.TRAIN,),
             max_epochs=training.max_epochs,
             patience=training.patience,
-            validate=self._validation_map,
+            validate=self._choose_tower_weight,
         )
         selected_path = serving_path = checkpoint_dir / "selected-model.pt"
         self._publish(selected.best_model, selected_path)
@@ -83,6 +84,7 @@ class _Training:
                 max_epochs=selected.best_epoch,
                 patience=None,
                 validate=None,
+                tower_weight=selected.history[selected.best_epoch - 1].tower_weight,
             )
             serving_path = checkpoint_dir / "serving-model.pt"
             self._publish(serving.best_model, serving_path)
@@ -108,7 +110,8 @@ class _Training:
         *,
         max_epochs: int,
         patience: int | None,
-        validate: Callable[[Network], float] | None,
+        validate: Callable[[Network], dict[float, float]] | None,
+        tower_weight: float = 0.0,
     ) -> Progress:
         """Train a fresh model, or go on with the checkpoint's, and return how that went."""
         training, ranks = self.job.training, self.ranks
@@ -116,6 +119,7 @@ class _Training:
         steps_per_epoch = ranks.largest(num_own_batches)
         _seed(self.job.seed)
         network = Network(self.encodings, self.job.model).to(ranks.device)
+        network.tower_weight.fill_(tower_weight)
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
         )
@@ -140,7 +144,9 @@ class _Training:
             epoch, started = progress.epochs_done + 1, time.monotonic()
             steps = _Steps(self, groups, parallel, optimizer, schedule, line)
             mean_loss = steps.run(epoch, steps_per_epoch, weight=1 if num_own_batches else 0)
-            quality = validate(network) if validate is not None else None
+            by_weight = validate(network) if validate is not None else {}
+            chosen = float(network.tower_weight)
+            quality = by_weight.get(chosen)
             if quality is None or quality > progress.best_map:
                 progress.best_epoch = epoch
                 progress.best_map = progress.best_map if quality is None else quality
@@ -149,11 +155,11 @@ class _Training:
             seconds = time.monotonic() - started
             progress.history.append(
                 Epoch(phase=phase, epoch=epoch, loss=mean_loss, validation_map=quality,
-                      seconds=seconds)
+                      map_without_graph=by_weight.get(0.0), tower_weight=chosen, seconds=seconds)
             )  # fmt: skip
             if ranks.rank == 0:
                 checkpoints.save(network, optimizer, schedule, progress)
-                mapped = "" if quality is None else f", validation MAP@{self.job.k} {quality:.4f}"
+                mapped = _in_words(by_weight, chosen, self.job.k) if by_weight else ""
                 log.info(
                     "%s epoch %d: loss %.4f%s, %.1f s", phase, epoch, mean_loss, mapped, seconds
                 )
@@ -176,9 +182,9 @@ class _Training:
         first = RowRange(path=lent.path, first_row=lent.first_row, num_rows=1)
         return GroupStore.of_ranges([first], self.folder / "lent.arrow"), 0
 
-    def _validation_map(self, network: Network) -> float:
+    def _choose_tower_weight(self, network: Network) -> dict[float, float]:
         path = self.caches.get(schema.VALIDATION)
-        return validation.mean_average_precision(
+        return validation.choose_tower_weight(
             network,
             None if path is None else GroupStore([path]),
             self.catalogue,
@@ -233,7 +239,8 @@ class _Steps:
         self, numbers: list[int], weight: int, generator: torch.Generator
     ) -> tuple[float, int, int]:
         training, ranks = self.training, self.training.ranks
-        batch = batches.read(self.groups.groups(numbers), training.encodings).to(ranks.device)
+        whole = batches.read(self.groups.groups(numbers), training.encodings)
+        batch = thin(whole, training.job.training.negative_share, generator).to(ranks.device)
         available_I = training.catalogue.available(batch.anchor_days)
         negatives_S = draw_negatives(available_I, generator)
         outputs = self.parallel(batch, training.catalogue, negatives_S)
@@ -253,6 +260,11 @@ def _read_catalogue(job: TrainJob, encodings: Encodings) -> Catalogue:
     nodes = {name: files.read(paths, NODE_COLUMNS) for name, paths in job.node_files.items()}
     item_states = files.read(job.item_state_files, ITEM_STATE_COLUMNS)
     return Catalogue.from_arrow(nodes, item_states, encodings)
+
+
+def _in_words(by_weight: dict[float, float], chosen: float, k: int) -> str:
+    alone = f"{by_weight[0.0]:.4f} without it"
+    return f", validation MAP@{k} {by_weight[chosen]:.4f}, graph at weight {chosen:g} ({alone})"
 
 
 def _copied(network: Network) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ padded, I all items, J rows of the item vectors, S shared negatives, L labels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,18 +36,19 @@ def loss(outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tenso
     `negatives_S` are item nodes drawn uniformly from those on sale, with replacement; None means
     that `outputs.items` holds the whole catalogue and the softmax is exact.
     """
-    scores_C = outputs.candidate_scores(batch)
     valid_C = available_I[batch.candidate_items_C]
-    ranked = lambda_rank(
-        scores_C, batch.is_label_C & valid_C, valid_C, batch.candidate_seeds_C, batch.num_seeds
-    )
-    if negatives_S is None:
-        listwise_B = full_softmax(outputs, batch, available_I)
-    else:
-        listwise_B = sampled_softmax(outputs, batch, available_I, negatives_S)
+    is_label_C, seeds_C = batch.is_label_C & valid_C, batch.candidate_seeds_C
+    ranked = [  # every head learns alone: together they would agree sooner, and average less out
+        lambda_rank(scores_C, is_label_C, valid_C, seeds_C, batch.num_seeds).sum()
+        for scores_C in outputs.pairs_CH.unbind(1)
+    ]
+    # Once as items are ranked, and once by the graph alone, which `tower_weight` adds to all.
+    listwise_B = softmax(outputs, batch, available_I, negatives_S)
+    listwise_B = listwise_B + softmax(*_without_pairs(outputs, batch), available_I, negatives_S)
     labels_B = torch.bincount(batch.label_seeds_L[available_I[batch.label_items_L]])
     return Loss(
-        total=ranked.sum() + SOFTMAX_WEIGHT * listwise_B.sum(), num_seeds=int((labels_B > 0).sum())
+        total=torch.stack(ranked).mean() + SOFTMAX_WEIGHT * listwise_B.sum(),
+        num_seeds=int((labels_B > 0).sum()),
     )
 
 
@@ -125,12 +126,40 @@ def _lambdas(
     return value_B, slope_BW * norm_B.unsqueeze(1)
 
 
+def softmax(
+    outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tensor | None
+) -> Tensor:
+    """`full_softmax`, or with shared negatives `sampled_softmax`, (B,)."""
+    if negatives_S is None:
+        return full_softmax(outputs, batch, available_I)
+    return sampled_softmax(outputs, batch, available_I, negatives_S)
+
+
+def _without_pairs(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch]:
+    """The same without candidates: every item is scored by the graph."""
+    none = batch.candidate_seeds_C[:0]
+    alone = replace(
+        batch,
+        candidate_seeds_C=none,
+        candidate_items_C=none,
+        is_label_C=batch.is_label_C[:0],
+        left_out_seeds_T=none,
+        left_out_items_T=none,
+    )
+    return replace(outputs, pairs_CH=outputs.pairs_CH[:0]), alone
+
+
 def full_softmax(outputs: Outputs, batch: Batch, available_I: Tensor) -> Tensor:
-    """Mean over a seed's labels of -log softmax over all items on sale, (B,); 0 without labels."""
+    """Mean over a seed's labels of -log softmax over all items on sale, (B,); 0 without labels.
+
+    Candidates that were left out are stood for by those that were kept, which count more.
+    """
     scores_BI = outputs.all_logits().index_put(
-        (batch.candidate_seeds_C, batch.candidate_items_C), outputs.residual_C, accumulate=True
+        (batch.candidate_seeds_C, batch.candidate_items_C), outputs.pairs_C + _of_negatives(batch)
     )
     scores_BI = scores_BI.masked_fill(~available_I, -math.inf)
+    left_out = (batch.left_out_seeds_T, batch.left_out_items_T)
+    scores_BI = scores_BI.index_put(left_out, scores_BI.new_tensor(-math.inf))
     labels_L = scores_BI[batch.label_seeds_L, batch.label_items_L]
     return _multi_positive(labels_L, scores_BI.logsumexp(1), batch, available_I)
 
@@ -147,20 +176,20 @@ def sampled_softmax(
     items, num_items, num_seeds = outputs.items, len(available_I), batch.num_seeds
     candidate_keys_C = batch.candidate_seeds_C * num_items + batch.candidate_items_C
     label_keys_L = batch.label_seeds_L * num_items + batch.label_items_L
-    candidates_C = outputs.candidate_scores(batch)
+    candidates_C = outputs.pairs_C + _of_negatives(batch)
+    left_out_keys_T = batch.left_out_seeds_T * num_items + batch.left_out_items_T
     alone_L = outputs.logits(batch.label_seeds_L, items.positions(batch.label_items_L))
     order_C = candidate_keys_C.argsort()
     found_L = torch.isin(label_keys_L, candidate_keys_C)
     places_L = torch.searchsorted(candidate_keys_C[order_C], label_keys_L)
-    residual_L = torch.zeros_like(alone_L)
-    residual_L[found_L] = outputs.residual_C[order_C[places_L[found_L]]]
+    labels_L = alone_L.masked_scatter(found_L, outputs.pairs_C[order_C[places_L[found_L]]])
 
     rows_S = items.positions(negatives_S)
     seeds_B = torch.arange(num_seeds, device=rows_S.device)
     scale = math.sqrt(outputs.entity_BD.shape[1])
     drawn_BS = outputs.entity_BD @ items.tower_JD[rows_S].T / scale + items.prior_J[rows_S]
     drawn_BS = drawn_BS + math.log(int(available_I.sum()) / len(negatives_S))
-    own = torch.cat([candidate_keys_C, label_keys_L])
+    own = torch.cat([candidate_keys_C, left_out_keys_T, label_keys_L])
     is_own_BS = torch.isin(seeds_B.unsqueeze(1) * num_items + negatives_S, own)
     drawn_BS = drawn_BS.masked_fill(is_own_BS | ~available_I[negatives_S], -math.inf)
 
@@ -177,7 +206,7 @@ def sampled_softmax(
     sum_B = sum_B.index_add(0, own_seeds, (own_scores - highest_B[own_seeds]).exp())
     # A seed for which nothing is on sale has no labels either; keep its logarithm finite.
     log_sum_B = sum_B.clamp(min=torch.finfo(sum_B.dtype).tiny).log() + highest_B
-    return _multi_positive(alone_L + residual_L, log_sum_B, batch, available_I)
+    return _multi_positive(labels_L, log_sum_B, batch, available_I)
 
 
 def _multi_positive(
@@ -189,6 +218,11 @@ def _multi_positive(
     num_labels_B = torch.bincount(seeds_L, minlength=batch.num_seeds)
     sum_B = losses_L.new_zeros(batch.num_seeds).index_add(0, seeds_L, losses_L)
     return sum_B / num_labels_B.clamp(min=1)
+
+
+def _of_negatives(batch: Batch) -> Tensor:
+    """What makes a kept negative candidate count for those left out, (C,)."""
+    return (~batch.is_label_C) * math.log(1 / batch.negative_share)
 
 
 def _position_within(seeds_C: Tensor) -> Tensor:

@@ -1,8 +1,13 @@
 """The network: node encodings, two hops of messages, item tower and pair head.
 
-The score of an item for an entity is tower product + popularity prior; candidates add a pair-wise
-residual. A bias per entity would cancel in both losses and in every ranking, so there is none.
-Axes: B seeds, N nodes, I items, J the items asked for, C candidates, D channels.
+The graph's score of an item is tower product + popularity prior. A candidate is scored by the pair
+head, in the same unit, since one softmax ranks both, and `tower_weight` times the graph's score is
+added to every item. Validation chooses the weight: where features of pairs say most, it is small;
+where only the graph and the nodes' columns tell tastes apart, it is large. Vectors as inputs of the
+pair head were tried and made it worse (benchmarks/RESULTS.md). A bias per entity would cancel in
+all losses and in every ranking, so there is none.
+Axes: B seeds, N nodes, I items, J the items asked for, C candidates, H heads, D
+channels.
 """
 
 import math
@@ -28,7 +33,13 @@ class Outputs:
 
     entity_BD: Tensor
     items: ItemVectors
-    residual_C: Tensor  # what the pair head adds to each candidate
+    pairs_CH: Tensor  # score of each candidate, by each of H heads that are averaged
+    tower_weight: float  # of the graph's score in the total
+
+    @property
+    def pairs_C(self) -> Tensor:
+        """Score of each candidate, (C,)."""
+        return self.pairs_CH.mean(1)
 
     def logits(self, seeds: Tensor, rows: Tensor) -> Tensor:
         """Tower product and prior of pairs: seed s with row r of `items`, same shape as both."""
@@ -41,14 +52,11 @@ class Outputs:
         scale = math.sqrt(self.entity_BD.shape[1])
         return self.entity_BD @ self.items.tower_JD.T / scale + self.items.prior_J
 
-    def candidate_scores(self, batch: Batch) -> Tensor:
-        """Total score of each candidate, (C,)."""
-        rows_C = self.items.positions(batch.candidate_items_C)
-        return self.logits(batch.candidate_seeds_C, rows_C) + self.residual_C
-
 
 class Network(nn.Module):
     """Scores items for entities. Its shape follows from the encodings and the model settings."""
+
+    tower_weight: Tensor
 
     def __init__(self, encodings: Encodings, shape: settings.Model) -> None:
         super().__init__()
@@ -70,7 +78,8 @@ class Network(nn.Module):
         self.tower = ItemTower(encodings, shape.width, shape.id_width)
         self.hop_1 = Hop(1, encodings, shape.width)
         self.hop_2 = Hop(2, encodings, shape.width)
-        self.pair_head = PairHead(encodings, shape.width, shape.dropout)
+        self.pair_head = PairHead(encodings, shape)
+        self.register_buffer("tower_weight", torch.zeros((), dtype=torch.float64))
 
     def forward(self, batch: Batch, catalogue: Catalogue, nodes_J: Tensor | None) -> Outputs:
         """Everything the losses need, with the items `nodes_J` besides those of the batch.
@@ -80,7 +89,7 @@ class Network(nn.Module):
         items = self.items(catalogue, batch.anchor_days, self._items_of(batch, nodes_J))
         contexts = self.contexts(batch, catalogue, items)
         entity_BD = self.entities(batch, contexts)
-        return self.score(batch, contexts, entity_BD, items)
+        return self.score(batch, entity_BD, items)
 
     def items(
         self, catalogue: Catalogue, anchor_days: float, nodes_J: Tensor | None = None
@@ -112,18 +121,14 @@ class Network(nn.Module):
         entity_BD: Tensor = self.hop_1(own, sources, batch.edges)[table]
         return entity_BD
 
-    def score(
-        self, batch: Batch, contexts: Mapping[str, Tensor], entity_BD: Tensor, items: ItemVectors
-    ) -> Outputs:
+    def score(self, batch: Batch, entity_BD: Tensor, items: ItemVectors) -> Outputs:
         """Add the pair head; every candidate must be among `items`."""
-        residual_C = self.pair_head(
-            batch,
-            entity_BD,
-            items.tower_JD,
-            items.positions(batch.candidate_items_C),
-            contexts[self.encodings.item_table],
+        return Outputs(
+            entity_BD=entity_BD,
+            items=items,
+            pairs_CH=self.pair_head(batch),
+            tower_weight=float(self.tower_weight),
         )
-        return Outputs(entity_BD=entity_BD, items=items, residual_C=residual_C)
 
     def _held_parents(self, table: str) -> list[tuple[str, str]]:
         """The (column, table) of the parents that ranks hold: not entities."""

@@ -46,7 +46,7 @@ def _best_keys(
     ).tolist()
     seeds_C = batch.candidate_seeds_C[low:high] - first
     rows_C = items.positions(batch.candidate_items_C[low:high])
-    residual_C = outputs.residual_C[low:high]
+    pairs_C = outputs.pairs_C[low:high]
     best = torch.zeros(len(entity_bD), 0, dtype=torch.int64, device=rows_C.device)
     scale = math.sqrt(entity_bD.shape[1])
     for start in range(0, len(items.nodes_J), _ITEMS_AT_ONCE):
@@ -54,7 +54,9 @@ def _best_keys(
         scores_bj = entity_bD @ items.tower_JD[block].T / scale + items.prior_J[block]
         inside_C = (rows_C >= start) & (rows_C < start + scores_bj.shape[1])
         places = (seeds_C[inside_C], rows_C[inside_C] - start)
-        scores_bj.index_put_(places, residual_C[inside_C], accumulate=True)
+        graph_bj = outputs.tower_weight * scores_bj
+        scores_bj.index_put_(places, pairs_C[inside_C])
+        scores_bj += graph_bj
         scores_bj = scores_bj.masked_fill(~available_J[block], -math.inf)
         keys = torch.cat([best, _pack(scores_bj, items.nodes_J[block])], dim=1)
         best = keys.topk(min(num_ranks, keys.shape[1]), dim=1).values

@@ -12,6 +12,7 @@ from recspark.encodings import Encodings
 from recspark.pipeline.start import Run
 from recspark.prepare import (
     candidates,
+    entity_pool,
     graph,
     interactions,
     item_states,
@@ -111,11 +112,20 @@ def _write_candidates(
         settings=chosen,
     )
     states = workspace.write("item_states", states, schema.ITEM_STATES)
+    pool = entity_pool.build(
+        built.events,
+        roles[0],
+        times,
+        history_per_entity=chosen.history_per_entity,
+        seed=run.settings.seed,
+    )
+    workspace.write("entity_pool", pool, schema.ENTITY_POOL)
     pairs = candidates.build(
         built.events,
         roles,
         seeds,
         workspace.paths("item_states"),
+        workspace.paths("entity_pool"),
         horizon_days=horizon.days,
         settings=chosen,
     )

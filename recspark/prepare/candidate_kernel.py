@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recspark import schema, windows
-from recspark.prepare import item_state_files, pair_features, pair_history, retrieval
+from recspark.prepare import item_state_files, nearest_users, pair_features, pair_history, retrieval
 from recspark.prepare.arrow_rows import DAY, Array, Columns, column, gather, lists, timestamps
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
@@ -30,6 +30,7 @@ class Plan:
     history_per_entity: int
     other_tables: tuple[str, ...]  # names of event kinds 1, 2, ...
     state_files: tuple[str, ...]  # Parquet files of the item states
+    pool_files: tuple[str, ...]  # Parquet files of the entity pool
 
 
 def run(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
@@ -68,8 +69,11 @@ def _candidates(
         block = _block(seeds, events, anchor, states, plan)
         items = states.nodes[block.retrieved.items.ravel()]
         values = pair_features.features(block).ravel()
+        owned = block.retrieved.because.ravel()
+        because = np.where(owned >= 0, states.nodes[owned], -1)
     else:
-        items, values = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        items, because = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        values = np.empty(0, dtype=np.float32)
     num_features = len(pair_features.pair_names(plan.other_tables))
     lengths = np.full(num_seeds, width)
     return pa.RecordBatch.from_arrays(
@@ -80,6 +84,7 @@ def _candidates(
             lists(items, lengths, pa.int64()),
             lists(values, lengths * num_features, pa.float32()),
             lists(_is_label(seeds, items, width), lengths, pa.bool_()),
+            lists(because, lengths, pa.int64()),
         ],
         names=[
             schema.SPLIT,
@@ -88,6 +93,7 @@ def _candidates(
             schema.ITEMS,
             schema.FEATURES,
             schema.IS_LABEL,
+            schema.BECAUSE,
         ],
     )
 
@@ -116,6 +122,8 @@ def _block(
             pairs,
             states,
             trend,
+            column(seeds, schema.ENTITY),
+            nearest_users.load(plan.pool_files, plan.state_files, anchor),
             horizon_days=plan.horizon_days,
             per_seed=plan.per_seed,
             history_per_entity=plan.history_per_entity,

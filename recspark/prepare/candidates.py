@@ -15,7 +15,7 @@ from recspark.settings import Candidates
 COLUMNS = (
     f"{schema.SPLIT} string, {schema.ANCHOR_TIME} timestamp, {schema.ENTITY} bigint, "
     f"{schema.ITEMS} array<bigint>, {schema.FEATURES} array<float>, "
-    f"{schema.IS_LABEL} array<boolean>"
+    f"{schema.IS_LABEL} array<boolean>, {schema.BECAUSE} array<bigint>"
 )
 
 
@@ -24,6 +24,7 @@ def build(
     event_roles: Sequence[EventRoles],
     snapshots: DataFrame,
     item_state_files: Sequence[str],
+    pool_files: Sequence[str],
     *,
     horizon_days: float,
     settings: Candidates,
@@ -36,6 +37,7 @@ def build(
         snapshots: split, anchor_time, entity, labels.
         item_state_files: Parquet files of the item states of all anchors, paths or URIs that
             workers can open.
+        pool_files: the same of the entity pool.
         horizon_days: length of the label window, days.
         settings: how many candidates, from how long a history.
 
@@ -55,6 +57,7 @@ def build(
         history_per_entity=settings.history_per_entity,
         other_tables=tuple(role.table for role in event_roles[1:]),
         state_files=tuple(item_state_files),
+        pool_files=tuple(pool_files),
     )
     kernel = partial(candidate_kernel.run, plan=plan)
     return rows.repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)

@@ -99,7 +99,7 @@ def _similar(
 
 def _norms(histories: DataFrame, num_blocks: int) -> DataFrame:
     """Squared length of every item's vector, for every block, as histories of entity -1."""
-    zipped = F.explode(F.arrays_zip(schema.ITEMS, similarity.WEIGHTS)).alias("pair")
+    zipped = F.explode(F.arrays_zip(schema.ITEMS, schema.WEIGHTS)).alias("pair")
     once = histories.dropDuplicates([schema.ANCHOR_TIME, schema.ENTITY])  # all rows are alike
     square = F.round(F.pow("pair.weights", F.lit(2)) * _EXACT).cast("bigint")
     lengths = (
@@ -113,5 +113,5 @@ def _norms(histories: DataFrame, num_blocks: int) -> DataFrame:
         blocks,
         F.lit(-1).cast("bigint").alias(schema.ENTITY),
         F.array(schema.ITEM).alias(schema.ITEMS),
-        F.array("square").alias(similarity.WEIGHTS),
+        F.array("square").alias(schema.WEIGHTS),
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recspark.prepare.arrow_rows import Array, Columns
+from recspark.prepare.item_trends import OF_TARGET
 from recspark.prepare.pair_history import (
     HALF_LIVES,
     LAST_BASKETS,
@@ -22,27 +23,6 @@ from recspark.prepare.pair_history import (
 from recspark.prepare.retrieval import SOURCES, Retrieved
 
 SOURCE_RANKS = tuple(f"{source}_rank" for source in SOURCES)
-ITEM_TRENDS = (  # columns of the item's trend that are worth most beside the pair's own past
-    "log_sales_7",
-    "log_sales_30",
-    "log_sales_365",
-    "log_buyers_30",
-    "sales_ratio_30_60",
-    "log_decayed_sales_horizon",
-    "log_sales_year_ago",
-    "season_ratio",
-    "days_since_first_sale",
-    "days_since_last_sale",
-    "repeat_rate",
-    "repeat_gap_days",
-    "owner_conversion",
-    "log_first_buyers_horizon",
-    "first_buyer_share",
-    "log_price_now",
-    "price_change",
-    "log_revenue_7",
-    "log_revenue_30",
-)
 USER = (
     "baskets",
     "distinct_items",
@@ -58,7 +38,15 @@ USER = (
 )
 _GROUPS: dict[str, tuple[str, ...]] = {
     "sources": (*SOURCE_RANKS, "popularity_place"),
-    "copurchase": ("copurchase_score", "copurchase_mean", "basket_similarity"),
+    "copurchase": (
+        "copurchase_score",
+        "copurchase_mean",
+        "basket_similarity",
+        "recent_copurchase",
+        "closest_similarity",
+        "closest_recent_similarity",
+    ),
+    "neighbours": ("neighbours_weighed", "neighbours_recent", "neighbours_owners"),
     "counts": (
         "purchases",
         "rows",
@@ -82,7 +70,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "prices": ("price_against_last", "price_against_own", "price_against_user"),
     "season": ("season_purchases",),
     "user": tuple(f"user_{name}" for name in USER),
-    "item": tuple(f"item_{name}" for name in ITEM_TRENDS),
+    "item": tuple(f"item_{name}" for name in OF_TARGET),
 }
 _NO_PAIR_IS_ZERO = ("purchases", "rows", "season_purchases")
 
@@ -130,7 +118,7 @@ def features(block: Block) -> Array:
     seed, item = block.seed, block.item
     keys = seed * block.history.num_items + item
     user = {name: values[seed] for name, values in block.users.items()}
-    trend = {name: block.trend[name][item] for name in ITEM_TRENDS}
+    trend = {name: block.trend[name][item] for name in OF_TARGET}
     rows = block.pairs.find(keys)
     pair = {
         name: block.pairs.at(rows, name, 0.0 if _is_zero_without_pair(name) else np.nan)
@@ -140,7 +128,7 @@ def features(block: Block) -> Array:
     found |= {name: values for name, values in pair.items()}
     found |= _shares(pair, user) | _due(pair, user, trend) | _prices(pair, user, trend)
     found |= {f"user_{name}": user[name] for name in USER}
-    found |= {f"item_{name}": trend[name] for name in ITEM_TRENDS}
+    found |= {f"item_{name}": trend[name] for name in OF_TARGET}
     for name, other in block.others.items():
         found |= _of_other(name, other, keys, seed, block.horizon_days)
     names = pair_names(list(block.others))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-NUM_KNOTS = 33  # quantile levels 0, 1/32, ..., 1
+NUM_KNOTS = 129  # quantile levels 0, 1/128, ..., 1
 SEED_ROWS = 1_000  # seeds with all their candidates, brought to the driver whatever the size
 ITEM_ROWS = 20_000  # (item, anchor) rows
 

@@ -1,17 +1,25 @@
-"""Which items a seed looks at: four sources, merged by best rank. numpy and scipy only."""
+"""Which items a seed looks at: five sources, merged by best rank. numpy and scipy only."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
+from recspark.prepare import closest, nearest_users
 from recspark.prepare.arrow_rows import Array, Columns
 from recspark.prepare.item_state_files import ItemStates
+from recspark.prepare.nearest_users import Pool
 from recspark.prepare.pair_history import History, Pairs
 from recspark.prepare.ranking import top_per_row
 from recspark.prepare.similarity import newest_items
 
-SOURCES = ("bought", "copurchased", "popular", "new")  # equal ranks merge in this order
+SOURCES = (
+    "bought",
+    "copurchased",
+    "neighbours",
+    "popular",
+    "new",
+)  # equal ranks merge in this order
 _NEW_FOR_HORIZONS = 2.0  # an item is new for so long after it first sold or went on sale
 _NEW_SHARE = 5  # one in so many candidates, at most, is there because it is new
 _FAINT = 1e-30  # keeps purchases of long ago above 0 in float32
@@ -23,6 +31,7 @@ class Retrieved:
 
     items: Array  # int64 (S, C), positions among the existing items
     columns: Columns  # float (S * C,): ranks from 1 (NaN: not retrieved) and scores
+    because: Array  # int64 (S, C), position of the own item most like the candidate, -1 for none
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,26 +46,32 @@ def retrieve(
     pairs: Pairs,
     states: ItemStates,
     trend: Columns,
+    entities: Array,
+    pool: Pool,
     *,
     horizon_days: float,
     per_seed: int,
     history_per_entity: int,
 ) -> Retrieved:
-    """Exactly min(per_seed, N) distinct existing items for every seed, ties by item."""
+    """Exactly min(per_seed, N) distinct existing items for every seed, ties by item.
+
+    `entities` (S,) are the seeds' nodes, `pool` is of the same anchor.
+    """
     seeds, num_items = history.num_seeds, history.num_items
     limit = min(per_seed, num_items)
     owner, owned = np.divmod(pairs.key, max(num_items, 1))
     frequency = np.maximum(pairs.columns["decayed_three"], _FAINT)
     bought, _ = top_per_row(owner, owned, frequency, seeds, limit)
-    taste, weight = _taste(history, history_per_entity)
+    taste, ages = _taste(history, history_per_entity)
     together = _product(taste, states.similar)
-    rows = np.repeat(np.arange(seeds), np.diff(together.indptr))
-    copurchased, _ = top_per_row(rows, together.indices, together.data, seeds, limit)
+    votes = nearest_users.votes(entities, taste, pool, horizon_days)
+    copurchased, neighbours = _best(together, limit), _best(votes.weighed, limit)
     popular = np.lexsort((np.arange(num_items), -trend["log_decayed_sales_horizon"]))
     new = _new_items(trend, horizon_days)[: max(limit // _NEW_SHARE, 1)]
     lists = {
         "bought": bought,
         "copurchased": copurchased,
+        "neighbours": neighbours,
         "popular": np.broadcast_to(popular[:limit], (seeds, limit)),
         "new": np.broadcast_to(new, (seeds, len(new))),
     }
@@ -67,22 +82,33 @@ def retrieve(
     popularity[popular] = np.arange(1, num_items + 1)
     columns["popularity_place"] = popularity[items.ravel()]
     columns["copurchase_score"] = _cells(together, keys)
-    per_weight = np.repeat(weight, limit)
-    share = columns["copurchase_score"] / np.where(per_weight > 0, per_weight, 1)
-    columns["copurchase_mean"] = np.where(per_weight > 0, share, np.nan)
+    weight = np.repeat(np.asarray(taste.sum(axis=1)).ravel(), limit)
+    share = columns["copurchase_score"] / np.where(weight > 0, weight, 1)
+    columns["copurchase_mean"] = np.where(weight > 0, share, np.nan)
     columns["basket_similarity"] = _cells(_product(_last_basket(history), states.similar), keys)
-    return Retrieved(items, columns)
+    columns |= {f"neighbours_{name}": _cells(said, keys) for name, said in vars(votes).items()}
+    best, because = closest.closest(taste, states.similar, keys)
+    young = closest.young(taste, ages, horizon_days)
+    columns["closest_similarity"] = best
+    columns["closest_recent_similarity"], _ = closest.closest(young, states.similar, keys)
+    columns["recent_copurchase"] = _cells(_product(young, states.similar), keys)
+    return Retrieved(items, columns, because.reshape(items.shape))
+
+
+def _best(scores: sparse.csr_matrix, limit: int) -> Array:
+    """Columns of the highest positive entries of each row, (S, limit)."""
+    rows = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
+    return top_per_row(rows, scores.indices, scores.data, scores.shape[0], limit)[0]
 
 
 def _taste(history: History, limit: int) -> tuple[sparse.csr_matrix, Array]:
-    """Seeds x items: weights of the newest distinct items; and their sum per seed."""
+    """Seeds x items: weights of the newest distinct items; and the age of each cell, days."""
     here = history.item >= 0
-    rows, items, weights, _ = newest_items(
+    rows, items, weights, ages = newest_items(
         history.seed[here], history.item[here], history.age[here], limit
     )
     shape = (history.num_seeds, history.num_items)
-    total = np.bincount(rows, weights, history.num_seeds)
-    return sparse.csr_matrix((weights, (rows, items)), shape=shape), total
+    return sparse.csr_matrix((weights, (rows, items)), shape=shape), ages
 
 
 def _last_basket(history: History) -> sparse.csr_matrix:

@@ -17,10 +17,9 @@ from recspark.prepare.arrow_rows import DAY, Array, column, gather, lists, times
 from recspark.prepare.ranking import top_per_row
 
 BLOCK = "item_block"
-WEIGHTS = "weights"
 HISTORIES = (
     f"{schema.ANCHOR_TIME} timestamp, {BLOCK} int, {schema.ENTITY} bigint, "
-    f"{schema.ITEMS} array<bigint>, {WEIGHTS} array<float>"
+    f"{schema.ITEMS} array<bigint>, {schema.WEIGHTS} array<float>"
 )
 SIMILAR = (
     f"{schema.ANCHOR_TIME} timestamp, {schema.ITEM} bigint, "
@@ -98,7 +97,7 @@ def histories(
                 lists(items[take], lengths, pa.int64()),
                 lists(weights[take], lengths, pa.float32()),
             ],
-            names=[schema.ANCHOR_TIME, BLOCK, schema.ENTITY, schema.ITEMS, WEIGHTS],
+            names=[schema.ANCHOR_TIME, BLOCK, schema.ENTITY, schema.ITEMS, schema.WEIGHTS],
         )
 
 
@@ -133,7 +132,7 @@ def _similar_in_block(
     flat = group[schema.ITEMS].combine_chunks()
     lengths = flat.value_lengths().to_numpy()
     items = flat.flatten().to_numpy()
-    weights = group[WEIGHTS].combine_chunks().flatten().to_numpy().astype(np.float64)
+    weights = group[schema.WEIGHTS].combine_chunks().flatten().to_numpy().astype(np.float64)
     is_norm = np.repeat(entity < 0, lengths)
     rows = np.repeat(np.arange(len(entity)), lengths)
     names, place = np.unique(items, return_inverse=True)

@@ -171,7 +171,7 @@ class Scorer:
         with torch.no_grad():
             contexts = vectors.contexts_of(batch)
             entity_BD = self.network.entities(batch, contexts)
-            outputs = self.network.score(batch, contexts, entity_BD, vectors.items)
+            outputs = self.network.score(batch, entity_BD, vectors.items)
         available = self.catalogue.available(batch.anchor_days)
         items_BK, scores_BK = ranking.top_k(outputs, batch, available, k)
         items, scores = items_BK.numpy(), strictly_decreasing(scores_BK.numpy().astype(np.float64))

@@ -1,0 +1,27 @@
+"""Candidates that a training step leaves out: most of those that nobody bought teach the same."""
+
+from dataclasses import replace
+
+import torch
+
+from recspark.gnn.batches import Batch
+
+
+def thin(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+    """The batch with all labels, and each other candidate kept with probability `share`."""
+    if share >= 1:
+        return batch
+    # Drawn on the CPU, so that every device draws the same.
+    drawn_C = torch.rand(len(batch.is_label_C), generator=generator) < share
+    kept_C = batch.is_label_C | drawn_C.to(batch.is_label_C.device)
+    return replace(
+        batch,
+        candidate_seeds_C=batch.candidate_seeds_C[kept_C],
+        candidate_items_C=batch.candidate_items_C[kept_C],
+        candidate_contexts_C=batch.candidate_contexts_C[kept_C],
+        features_CF=batch.features_CF[kept_C],
+        is_label_C=batch.is_label_C[kept_C],
+        left_out_seeds_T=batch.candidate_seeds_C[~kept_C],
+        left_out_items_T=batch.candidate_items_C[~kept_C],
+        negative_share=share,
+    )

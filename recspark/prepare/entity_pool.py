@@ -1,0 +1,62 @@
+"""Draws, per anchor, the entities whose purchases are looked at as those of similar customers."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import schema, windows
+from recspark.prepare import interactions, nearest_users
+from recspark.prepare.arrow_rows import microseconds
+from recspark.prepare.interactions import EventRoles
+from recspark.prepare.nearest_users import DRAW, DRAWS, POOL_SIZE
+
+COLUMNS = (
+    f"{schema.ANCHOR_TIME} timestamp, {schema.ENTITY} bigint, {schema.ITEMS} array<bigint>, "
+    f"{schema.WEIGHTS} array<float>, {schema.AGES} array<float>"
+)
+
+
+def build(
+    events: Mapping[str, DataFrame],
+    target: EventRoles,
+    anchors: Sequence[datetime],
+    *,
+    history_per_entity: int,
+    seed: int,
+) -> DataFrame:
+    """ENTITY_POOL without `run_date`: about `POOL_SIZE` entities with a history per anchor.
+
+    A hash of (seed, entity) decides, with a threshold from how many entities have a history at
+    the anchor, so that nothing after an anchor changes its pool.
+
+    Args:
+        events: stage event tables by name; only rows `<= anchor` count at an anchor.
+        target: how to read the target table.
+        anchors: distinct; without a zone they are UTC.
+        history_per_entity: newest distinct items kept of each entity.
+        seed: of the draw.
+    """
+    purchases = interactions.union(events, [target])
+    thresholds = _thresholds(purchases, anchors)
+    draw = F.pmod(F.xxhash64(F.lit(seed), schema.ENTITY), F.lit(DRAWS))
+    drawn = purchases.withColumn(DRAW, draw).where(F.col(DRAW) < max(thresholds.values()))
+    columns = [schema.ENTITY, schema.ITEM, schema.EVENT, schema.TIME, DRAW]
+    kernel = partial(nearest_users.pool, thresholds=thresholds, limit=history_per_entity)
+    return drawn.select(columns).repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)
+
+
+def _thresholds(purchases: DataFrame, anchors: Sequence[datetime]) -> dict[int, int]:
+    """By anchor (microseconds since 1970): the draw below which an entity belongs to the pool."""
+    first = purchases.groupBy(schema.ENTITY).agg(F.min(schema.TIME).alias(schema.TIME))
+    known = [
+        F.count_if(windows.is_visible(F.col(schema.TIME), F.lit(anchor))).alias(str(place))
+        for place, anchor in enumerate(anchors)
+    ]
+    counts = first.agg(*known).collect()[0]
+    return {
+        microseconds(anchor): min(DRAWS, DRAWS * POOL_SIZE // max(counts[str(place)], 1))
+        for place, anchor in enumerate(anchors)
+    }
