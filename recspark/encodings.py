@@ -13,6 +13,11 @@ UNKNOWN_CODE = 1  # category code of a value that training did not see
 NUM_SPECIAL_CODES = 2
 
 
+# Parts of a pair's features that can be the reason of a recommendation.
+OWN, TOGETHER, SIMILAR = "own", "together", "similar"
+NEW, PRICE, POPULAR = "new", "price", "popular"
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,6 +68,8 @@ class Encodings(_Frozen):
     pair_names: tuple[str, ...] = ()
     trend_knots: tuple[tuple[float, ...], ...] = ()  # per trend column its quantiles, ascending
     pair_knots: tuple[tuple[float, ...], ...] = ()  # per pair feature its quantiles, ascending
+    # What may be a reason -> pair feature -> its value where it is none; None: missing.
+    pair_parts: dict[str, dict[str, float | None]] = {}
 
     def hop_1(self) -> tuple[str, ...]:
         """Relations ("event_table.foreign_key") whose events hang on an entity."""

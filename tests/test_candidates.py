@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from recspark.prepare import candidates, item_states
+from recspark.prepare import candidates, entity_pool, item_states
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.pair_features import pair_names
 from recspark.settings import Candidates
@@ -61,8 +61,13 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
     known = {"horizon_days": 10, "settings": settings}
     states = item_states.build(events, ROLES, table(ITEMS), ANCHORS, **known)
     states.write.parquet(str(folder / "states"))
-    files = sorted(str(path) for path in (folder / "states").glob("*.parquet"))
-    frame = candidates.build(events, ROLES, seeds, files, **known)
+    pool = entity_pool.build(events, ROLES[0], ANCHORS, history_per_entity=100, seed=7)
+    pool.write.parquet(str(folder / "pool"))
+    states_files, pool_files = (
+        sorted(str(path) for path in (folder / name).glob("*.parquet"))
+        for name in ("states", "pool")
+    )
+    frame = candidates.build(events, ROLES, seeds, states_files, pool_files, **known)
     rows = frame.toArrow().to_pylist()
     return {(r["anchor_time"].day, r["entity"]): r for r in rows}, frame
 

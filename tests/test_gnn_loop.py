@@ -52,7 +52,8 @@ def job_of(folder, checkpoints, *, ranks=1, groups_per_batch=2, **training):
         encodings=ENCODINGS.model_dump_json(),
         model=settings.Model(width=16, id_width=8, dropout=0.0),
         training=settings.Training(
-            groups_per_batch=groups_per_batch, **(defaults | {"learning_rate": 0.01, "negative_share": 1.0} | training)
+            groups_per_batch=groups_per_batch,
+            **(defaults | {"learning_rate": 0.01, "negative_share": 1.0} | training),
         ),
         ranges={"train": share("train", len(TRAIN_ANCHORS)), "validation": share("validation", 1)},
         node_files={name: (f"{folder}/nodes_{name}.parquet",) for name in ("items", "merchants")},
@@ -199,7 +200,10 @@ def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
     assert np.nanmean(values) < 0.4
     assert report.best_validation_map > 0.8
     losses = [epoch.loss for epoch in report.history]
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.7 * losses[0]
+    best = report.history[report.best_epoch - 1]
+    assert best.tower_weight > 0  # tastes stand in the nodes' columns, which only the graph reads
+    assert best.map_without_graph < best.validation_map - 0.1
     told = progress.read(Path(job.progress_path))
     assert (told.phase, told.epoch, told.epochs) == ("selected", 15, 15)
     assert told.step == told.steps == report.num_steps / 15

@@ -5,9 +5,10 @@ import pytest
 import torch
 from subgraph_factory import ENCODINGS, Shop
 
-from recspark.gnn import batches, loss, negatives
+from recspark.gnn import batches, loss
 from recspark.gnn.items import ItemVectors
 from recspark.gnn.model import Outputs
+from recspark.gnn.negatives import thin
 
 SEEDS = torch.tensor([0, 0, 0, 0, 0, 2, 2, 2])
 SCORES = torch.tensor([0.3, -1.0, 2.0, 0.3, 0.9, 0.0, 1.0, -0.5])
@@ -151,7 +152,7 @@ def test_negatives_that_were_kept_stand_for_those_left_out_on_average(batch, out
     generator = torch.Generator().manual_seed(3)
     found = []
     for _ in range(2_000):
-        thinned = negatives.thin(batch, 0.5, generator)
+        thinned = thin(batch, 0.5, generator)
         keys = batch.candidate_seeds_C * 12 + batch.candidate_items_C
         kept = torch.isin(keys, thinned.candidate_seeds_C * 12 + thinned.candidate_items_C)
         assert kept[batch.is_label_C].all()
@@ -164,7 +165,7 @@ def test_negatives_that_were_kept_stand_for_those_left_out_on_average(batch, out
 
 
 def test_the_sampled_softmax_leaves_out_what_thinning_did(batch, outputs):
-    thinned = negatives.thin(batch, 0.5, torch.Generator().manual_seed(4))
+    thinned = thin(batch, 0.5, torch.Generator().manual_seed(4))
     assert 0 < len(thinned.left_out_items_T) < len(batch.candidate_items_C)
     keys = batch.candidate_seeds_C * 12 + batch.candidate_items_C
     kept = torch.isin(keys, thinned.candidate_seeds_C * 12 + thinned.candidate_items_C)

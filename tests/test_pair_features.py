@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recspark.prepare import pair_features, pair_history, retrieval
+from recspark.prepare import nearest_users, pair_features, pair_history, pair_parts, retrieval
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
+from recspark.prepare.nearest_users import Pool
 from recspark.prepare.pair_history import History
 from recspark.prepare.ranking import top_per_row
 
@@ -21,7 +22,17 @@ def history(rows, num_seeds=1):
     return History(num_seeds, NUM_ITEMS, seed, item, item, *columns[2:])
 
 
-def block_of(past, others=None, similar=None):
+def pool_of(weights, ages=None, first=100):
+    """Entities first, first + 1, ... with these weights, all items equally rare."""
+    owned = sparse.csr_matrix(weights, dtype=np.float32)
+    days = owned.copy()
+    days.data = np.full(owned.nnz, 1.0) if ages is None else np.array(ages, dtype=float)
+    rarity = np.ones(NUM_ITEMS, dtype=np.float32)
+    entities = first + np.arange(owned.shape[0])
+    return Pool(entities, nearest_users.directions(owned, rarity), owned, days, rarity)
+
+
+def block_of(past, others=None, similar=None, pool=None):
     names = trend_names(list(others or {}))
     trend = {name: np.full(NUM_ITEMS, np.nan) for name in names}
     trend["log_decayed_sales_horizon"] = np.array([0.0, 3.0, 2.0, 1.0])
@@ -31,8 +42,9 @@ def block_of(past, others=None, similar=None):
     states = ItemStates(np.arange(NUM_ITEMS), np.empty((NUM_ITEMS, 0)), matrix)
     pairs = pair_history.pairs(past, HORIZON)
     found = retrieval.retrieve(
-        past, pairs, states, trend, horizon_days=HORIZON, per_seed=4, history_per_entity=9
-    )
+        past, pairs, states, trend, np.arange(past.num_seeds), pool or pool_of(np.zeros((0, 4))),
+        horizon_days=HORIZON, per_seed=4, history_per_entity=9,
+    )  # fmt: skip
     users = pair_history.seed_columns(past, HORIZON)
     return pair_features.Block(past, pairs, users, trend, found, others or {}, HORIZON)
 
@@ -131,3 +143,47 @@ def test_the_best_of_a_row_come_first_and_ties_go_to_the_smaller_item():
     )
     assert items.tolist() == [[5, 3], [-1, -1], [1, -1]]
     assert scores[0].tolist() == pytest.approx([0.9, 0.5])
+
+
+def test_the_nearest_users_vote_by_their_likeness_and_nobody_for_itself():
+    # Seed 0 bought item 0 today. Entity 100 bought items 0 and 1 alike, 101 only item 2.
+    past = history([(0, 0, 0.0, 1.0, 1.0)])
+    rows = feature_rows(block_of(past, pool=pool_of([[1, 1, 0, 0], [0, 0, 2, 0]], [1, 99, 1])))
+    assert rows[0, 1]["neighbours_weighed"] == rows[0, 1]["neighbours_owners"] == 1
+    assert rows[0, 1]["neighbours_recent"] == 0  # 99 days ago
+    assert rows[0, 0]["neighbours_recent"] == 1
+    assert rows[0, 2]["neighbours_owners"] == 0  # nothing in common
+    assert rows[0, 0]["neighbours_rank"] == 1
+    itself = pool_of([[1, 1, 0, 0]], first=0)
+    alone = feature_rows(block_of(past, pool=itself))
+    assert all(pair["neighbours_owners"] == 0 for pair in alone.values())
+
+
+def test_the_closest_own_item_is_kept_with_its_cosine():
+    # Seed 0 bought 0 long ago and 1 today; 2 is like 0 by 0.9 and like 1 by 0.4.
+    similar = np.zeros((4, 4))
+    similar[0, 2], similar[1, 2] = 0.9, 0.4
+    past = history([(0, 0, 99.0, 1.0, 1.0), (0, 1, 0.0, 1.0, 1.0)])
+    block = block_of(past, similar=similar)
+    pair = feature_rows(block)[0, 2]
+    assert pair["closest_similarity"] == pytest.approx(0.9)
+    assert pair["closest_recent_similarity"] == pytest.approx(0.4)
+    assert pair["recent_copurchase"] == pytest.approx(0.4)
+    because = dict(
+        zip(block.retrieved.items[0].tolist(), block.retrieved.because[0].tolist(), strict=True)
+    )
+    assert because == {0: -1, 1: -1, 2: 0, 3: -1}
+
+
+def test_every_part_that_can_be_a_reason_is_made_of_features():
+    names = pair_features.pair_names(())
+    parts = pair_parts.parts(dict.fromkeys(names, 1.0))
+    assert {name for part in parts.values() for name in part} <= set(names)
+    own = parts["own"]
+    assert own["purchases"] == own["decayed_one"] == own["share_of_spend"] == 0
+    assert own["days_since_last"] is own["due_own"] is own["bought_rank"] is None
+    # As for an item that was never bought, which is what the features themselves say of one.
+    never = feature_rows(block_of(history(BUYER)))[0, 3]
+    without = {name: np.nan if own[name] is None else own[name] for name in own}
+    for name in set(own) - {"bought_rank"}:
+        np.testing.assert_equal(never[name], without[name], err_msg=name)

@@ -16,16 +16,55 @@ def test_equal_scores_move_apart_by_one_float_and_keep_their_order():
     assert apart[1].tolist() == [3.0, 2.0, 1.0, 0.0]
 
 
-def test_the_source_that_placed_an_item_best_is_its_reason():
-    nan = float("nan")
+class Adds:
+    """A head whose score is a weighted sum of features, missing ones counting 0."""
+
+    def __init__(self, *weights):
+        self.weights = torch.tensor(weights)
+
+    def of_features(self, features, in_hop_1):
+        return (features.nan_to_num() * self.weights).sum(1, keepdim=True)
+
+
+def told(rows, weights):
+    names = ("purchases", "due_item", "closest_similarity", "popular_rank", "item_log_sales_30")
     batch = SimpleNamespace(
-        candidate_seeds_C=torch.tensor([0, 0, 1]),
-        candidate_items_C=torch.tensor([7, 3, 7]),
-        features_CF=torch.tensor([[nan, 2.0, 5.0], [1.0, 1.0, nan], [nan, nan, nan]]),
+        candidate_seeds_C=torch.zeros(len(rows), dtype=torch.int64),
+        candidate_items_C=torch.arange(len(rows)),
+        candidate_contexts_C=torch.full((len(rows),), -1),
+        features_CF=torch.tensor(rows),
     )
-    names = ("bought_rank", "copurchased_rank", "popular_rank")
-    told = reasons.of(batch, np.array([[7, 3], [7, 3]]), names)
-    assert told.tolist() == [
-        ["bought together with your purchases", "bought before"],
-        ["fits your taste", "fits your taste"],
+    parts = {
+        "own": {"purchases": 0.0, "due_item": None},
+        "together": {"closest_similarity": 0.0},
+        "popular": {"popular_rank": None, "item_log_sales_30": 1.0},
+    }
+    encodings = SimpleNamespace(pair_names=names, pair_parts=parts)
+    items = np.arange(len(rows) + 1)[None]
+    return reasons.of(batch, items, encodings, Adds(*weights))[0].tolist()
+
+
+def test_the_part_without_which_the_score_loses_most_is_the_reason():
+    nan = float("nan")
+    rows = [
+        [2.0, nan, 0.5, 3.0, 2.0],
+        [2.0, 1.5, 0.5, 3.0, 2.0],
+        [1.0, 0.2, 0.9, nan, 9.0],
+        [0.0, nan, 0.0, 3.0, 9.0],
+        [0.0, nan, 0.0, nan, 9.0],
     ]
+    # Weights: a purchase 1, a similarity 2, a unit of sales 1 against 1 of the usual candidate.
+    assert told(rows, [1.0, 0.0, 2.0, 0.0, 1.0]) == [
+        "bought before",
+        "bought before and due again",
+        "bought together with {item}",  # it loses 1.8, the purchase 1; it is not in the popular list
+        "popular now",
+        "fits your taste",  # nothing that may be said of it is true
+        "fits your taste",  # no candidate
+    ]
+
+
+def test_the_same_pair_has_another_reason_when_the_head_weighs_otherwise():
+    row = [2.0, float("nan"), 0.5, 3.0, 2.0]
+    assert told([row], [1.0, 0.0, 9.0, 0.0, 1.0])[0] == "bought together with {item}"
+    assert told([row], [1.0, 0.0, 2.0, 0.0, 9.0])[0] == "popular now"

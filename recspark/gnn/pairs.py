@@ -31,9 +31,12 @@ class PairHead(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return scores_CH."""
-        in_hop_1_C = (batch.candidate_contexts_C >= 0).to(batch.features_CF.dtype)
-        features_CF = self.quantiles(batch.features_CF)
-        inputs_CF = torch.cat([features_CF, in_hop_1_C.unsqueeze(1)], dim=1)
+        return self.of_features(batch.features_CF, batch.candidate_contexts_C >= 0)
+
+    def of_features(self, features_CF: Tensor, in_hop_1_C: Tensor) -> Tensor:
+        """Return scores_CH of any pairs; `in_hop_1_C` says which of them the seed bought lately."""
+        places_CF = self.quantiles(features_CF)
+        inputs_CF = torch.cat([places_CF, in_hop_1_C.to(places_CF.dtype).unsqueeze(1)], dim=1)
         return torch.cat([head(inputs_CF) for head in self.perceptrons], dim=1)
 
 

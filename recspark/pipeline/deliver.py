@@ -11,12 +11,13 @@ from recspark.pipeline.learn import Learnt
 from recspark.pipeline.prepare import Prepared, held_files
 from recspark.pipeline.start import SCORING, Run
 from recspark.ranges import RowRange
-from recspark.recommend import scoring, write
+from recspark.recommend import reasons, scoring, write
 from recspark.recommend.scoring import Served
 from recspark.registry import ModelVersion, Registry
 from recspark.tables import DataFile
 from recspark.windows import exists
 
+NAME_COLUMNS = ("name", "title", "description")  # of items, as people call them
 ROWS_PER_TASK = 32  # groups of seeds that one task scores; each task loads the model once
 
 
@@ -104,15 +105,11 @@ def recommend(served: Serving) -> DataFrame:
 def deliver(run: Run, prepared: Prepared, scored: DataFrame, version: ModelVersion) -> int:
     """Write the recommendations of the run date; returns the version of the output table."""
     entity_table, item_table = run.query.entity_table, run.query.item_table
-    rows = scored.select(
-        schema.ENTITY,
-        schema.ANCHOR_TIME,
-        F.posexplode(F.arrays_zip(schema.ITEMS, "scores", "reasons")).alias("place", "one"),
-    )
+    rows = _rows(run, scored)
     entities = prepared.graph.keys(entity_table).toDF(write.ENTITY_ID, schema.ENTITY)
     items = prepared.graph.keys(item_table).toDF(write.ITEM_ID, schema.ITEM)
     recommendations = (
-        rows.withColumn(schema.ITEM, F.col("one")[schema.ITEMS])
+        _with_reasons(run, prepared, rows)
         .join(entities, on=schema.ENTITY, how="inner")
         .join(items, on=schema.ITEM, how="inner")
         .select(
@@ -122,7 +119,7 @@ def deliver(run: Run, prepared: Prepared, scored: DataFrame, version: ModelVersi
             (F.col("place") + 1).alias(schema.RANK),
             write.ITEM_ID,
             F.col("one")["scores"].alias(schema.SCORE_VALUE),
-            F.col("one")["reasons"].alias(schema.REASON),
+            schema.REASON,
             F.lit(version.name).alias(schema.MODEL_NAME),
             F.lit(version.version).alias(schema.MODEL_VERSION),
             schema.ANCHOR_TIME,
@@ -146,6 +143,61 @@ def deliver(run: Run, prepared: Prepared, scored: DataFrame, version: ModelVersi
             run_id=version.run_id,
         ),
     )
+
+
+def _rows(run: Run, scored: DataFrame) -> DataFrame:
+    """One row per recommendation, with `because`: the own item most often bought with it."""
+    seeds = run.workspace.read("candidates").where(F.col(schema.SPLIT) == schema.SCORE)
+    candidates = seeds.select(
+        schema.ENTITY, F.col(schema.ITEMS).alias("candidates"), schema.BECAUSE
+    )
+    listed = scored.join(candidates, on=schema.ENTITY, how="left").withColumn(
+        "partners",  # looked up inside the seed's arrays, so that no (entity, item) table is built
+        F.transform(
+            schema.ITEMS,
+            lambda item: F.try_element_at(
+                F.col(schema.BECAUSE),
+                F.nullif(F.array_position("candidates", item), F.lit(0)).cast("int"),
+            ),
+        ),
+    )
+    one = F.posexplode(F.arrays_zip(schema.ITEMS, "scores", "reasons", "partners"))
+    return listed.select(schema.ENTITY, schema.ANCHOR_TIME, one.alias("place", "one")).select(
+        "*",
+        F.col("one")[schema.ITEMS].alias(schema.ITEM),
+        F.col("one")["partners"].alias(schema.BECAUSE),
+    )
+
+
+def _with_reasons(run: Run, prepared: Prepared, rows: DataFrame) -> DataFrame:
+    """Add `reason`, its item and category by name."""
+    source, table = run.sources[run.query.item_table], run.query.item_table
+    key = F.col(str(source.declared.primary_key))
+    name = next((F.col(c) for c in NAME_COLUMNS if c in source.frame.columns), key)
+    categories = prepared.encodings.nodes[table].categories
+    category = F.col(categories[0].column) if categories else F.lit(None)
+    named = prepared.graph.keys(table).join(
+        source.frame.select(
+            key.alias(schema.KEY),
+            name.cast("string").alias("name"),
+            category.cast("string").alias("category"),
+        ),
+        on=schema.KEY,
+        how="inner",
+    )
+    partners = named.select(F.col(schema.NODE).alias(schema.BECAUSE), "name")
+    kinds = named.select(F.col(schema.NODE).alias(schema.ITEM), "category")
+    told = rows.join(partners, on=schema.BECAUSE, how="left").join(
+        kinds, on=schema.ITEM, how="left"
+    )
+    reason = F.col("one")["reasons"]
+    reason = F.replace(reason, F.lit(reasons.ITEM), F.coalesce("name", F.lit("your purchases")))
+    reason = F.replace(
+        reason,
+        F.lit(f" in {reasons.CATEGORY}"),
+        F.coalesce(F.concat(F.lit(" in "), "category"), F.lit("")),
+    )
+    return told.withColumn(schema.REASON, reason)
 
 
 def _num_on_sale(run: Run, prepared: Prepared) -> int:

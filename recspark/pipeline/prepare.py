@@ -19,6 +19,7 @@ from recspark.prepare import (
     item_trends,
     neighbors,
     pair_features,
+    pair_parts,
     quantiles,
     snapshots,
     subgraphs,
@@ -146,6 +147,15 @@ def _fit_quantiles(
     trend_names, pair_names = item_trends.trend_names(others), pair_features.pair_names(others)
     learnt = F.col(schema.ANCHOR_TIME).isin(run.anchor_times(schema.TRAIN))
     seed = run.settings.seed
+    pair_knots = quantiles.knots(
+        pairs.where(F.col(schema.SPLIT) == schema.TRAIN),
+        schema.FEATURES,
+        len(pair_names),
+        key=[schema.ANCHOR_TIME, schema.ENTITY],
+        num_rows=quantiles.SEED_ROWS,
+        seed=seed,
+    )
+    middle = {n: k[len(k) // 2] for n, k in zip(pair_names, pair_knots, strict=True)}
     return encodings.model_copy(
         update={
             "trend_names": trend_names,
@@ -158,14 +168,8 @@ def _fit_quantiles(
                 num_rows=quantiles.ITEM_ROWS,
                 seed=seed,
             ),
-            "pair_knots": quantiles.knots(
-                pairs.where(F.col(schema.SPLIT) == schema.TRAIN),
-                schema.FEATURES,
-                len(pair_names),
-                key=[schema.ANCHOR_TIME, schema.ENTITY],
-                num_rows=quantiles.SEED_ROWS,
-                seed=seed,
-            ),
+            "pair_knots": pair_knots,
+            "pair_parts": pair_parts.parts(middle),
         }
     )
 

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 
 from recspark import schema, tables
-from recspark.pipeline.deliver import Serving
+from recspark.pipeline.deliver import NAME_COLUMNS, Serving
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
 from recspark.recommend import write
@@ -22,7 +22,6 @@ from recspark.tracking import Run as TrackedRun
 from recspark.tracking import Tracker
 
 NUM_SHOWN = 3  # entities whose rows are shown
-NAME_COLUMNS = ("name", "title", "description")
 
 
 @contextmanager

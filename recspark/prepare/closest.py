@@ -41,7 +41,7 @@ def closest(
     pair = np.repeat(seed, lengths) * num_items + similar.indices[cell]
     place = np.minimum(np.searchsorted(wanted, pair), len(wanted) - 1)
     here = wanted[place] == pair
-    place, cosine = place[here], similar.data[cell[here]]
+    place, cosine = place[here], similar.data[cell[here]].astype(np.float32)
     owner = np.repeat(owned.indices, lengths)[here]
     # One integer orders by cosine, then by lower position: positive floats order as their bits.
     packed = (cosine.view(np.int32).astype(np.int64) << 32) | (num_items - owner)

@@ -140,4 +140,7 @@ def votes(entities: Array, taste: sparse.csr_matrix, among: Pool, horizon_days: 
     owned.data = np.ones_like(owned.data)
     recent.data = (among.ages.data < horizon_days).astype(np.float32)
     recent.eliminate_zeros()
-    return Votes(*((shares @ said).tocsr() for said in (among.weights, recent, owned)))
+    found_by = [(shares @ said).tocsr() for said in (among.weights, recent, owned)]
+    for counted in found_by:
+        counted.sort_indices()
+    return Votes(*found_by)

@@ -127,6 +127,7 @@ def _product(left: sparse.csr_matrix, right: sparse.csr_matrix) -> sparse.csr_ma
 
 def _cells(matrix: sparse.csr_matrix, keys: Array) -> Array:
     """Entries at `row * columns + column`, 0 where there is none."""
+    assert matrix.has_sorted_indices, "looked up by bisection"
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     return _look_up(rows * matrix.shape[1] + matrix.indices, matrix.data, keys, 0.0)
 

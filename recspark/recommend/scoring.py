@@ -181,7 +181,7 @@ class Scorer:
                 schema.ENTITY: batch.nodes[0, self.encodings.entity_table].nodes_N.numpy(),
                 schema.ITEMS: _lists(items),
                 "scores": _lists(scores),
-                "reasons": _lists(reasons.of(batch, items, self.encodings.pair_names)),
+                "reasons": _lists(reasons.of(batch, items, self.encodings, self.network.pair_head)),
             }
         )
 
