@@ -17,9 +17,13 @@ _HIDDEN = (128, 64)
 class PairHead(nn.Module):
     """The candidates' scores, by several heads that are averaged; zero before the first step."""
 
+    ignored_F: Tensor
+
     def __init__(self, encodings: Encodings, shape: settings.Model) -> None:
         super().__init__()
         self.quantiles = Quantiles(encodings.pair_knots)
+        ignored = [name in shape.ignored_features for name in encodings.pair_names]
+        self.register_buffer("ignored_F", torch.tensor(ignored), persistent=False)
         first, second = _HIDDEN
         self.perceptrons = nn.ModuleList(
             nn.Sequential(
@@ -35,7 +39,7 @@ class PairHead(nn.Module):
 
     def of_features(self, features_CF: Tensor, in_hop_1_C: Tensor) -> Tensor:
         """Return scores_CH of any pairs; `in_hop_1_C` says which of them the seed bought lately."""
-        places_CF = self.quantiles(features_CF)
+        places_CF = self.quantiles(features_CF.masked_fill(self.ignored_F, float("nan")))
         inputs_CF = torch.cat([places_CF, in_hop_1_C.to(places_CF.dtype).unsqueeze(1)], dim=1)
         return torch.cat([head(inputs_CF) for head in self.perceptrons], dim=1)
 

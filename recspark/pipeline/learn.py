@@ -15,6 +15,7 @@ from recspark.pipeline.prepare import LEARNT, Prepared, held_files
 from recspark.pipeline.start import Run
 from recspark.recommend import model_files
 from recspark.registry import ModelVersion, Registry
+from recspark.schema import TRAIN
 from recspark.tracking import Run as TrackedRun
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,27 @@ def learn(run: Run, prepared: Prepared, tracked: TrackedRun) -> Learnt:
         validation_map=report.best_validation_map,
         report=report,
     )
+    _log_choices(run, report, tracked)
     shutil.rmtree(checkpoints)  # both models are in hand; a later run starts afresh
     return learnt
+
+
+def _log_choices(run: Run, report: RankReport, tracked: TrackedRun) -> None:
+    """What validation and the data decided, each with its reason: a log line and `choices.json`."""
+    best = report.history[report.best_epoch - 1]
+    anchors = run.anchor_times(TRAIN)
+    k, without = run.query.k, best.map_without_graph
+    choices = {
+        "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
+        f"as many of {run.settings.snapshots.train_anchors} as the events reach back",
+        "epochs": f"{report.best_epoch} of {run.settings.training.max_epochs}: "
+        f"validation MAP@{k} {report.best_validation_map:.4f} was the best",
+        "weight of the graph's score": f"{best.tower_weight:g}: "
+        f"validation MAP@{k} {best.validation_map or 0:.4f}, without it {without or 0:.4f}",
+    }
+    for name, told in choices.items():
+        log.info("chosen: %s %s", name, told)
+    tracked.log_json(choices, "choices.json")
 
 
 def _checkpoint_folder(run: Run) -> Path:

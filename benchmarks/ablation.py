@@ -1,0 +1,145 @@
+"""What each part of the model is worth: the same dates without it, with paired intervals.
+
+    python benchmarks/ablation.py --config CONFIG --as-of 2011-05-13 --as-of 2011-06-12 --record
+
+Each date is prepared once. The full model and one model without each part are trained on it with
+the same seed and scored on what was bought after the date; differences are paired by user, and the
+users of all dates are drawn together. Parts are:
+
+- `graph`: the graph's score counts nothing (the same trained model with its weight at 0);
+- `refit`: the model that validation chose, without the validation labels;
+- `heads`: one pair head instead of several;
+- `negatives`: all negatives in every step instead of a share;
+- `group NAME`: the pair features of a group count as missing (`pair_features.groups`).
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from recspark import settings, windows
+from recspark.evaluate import bootstrap, comparison, metrics
+from recspark.pipeline import deliver, judge, learn, prepare, start
+from recspark.pipeline.prepare import Prepared
+from recspark.pipeline.start import Run
+from recspark.prepare import interactions, pair_features
+from recspark.query.parse import parse
+from recspark.schema import ENTITY, SCORE
+from recspark.session import close_session, open_session
+from recspark.tracking import open_tracker
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+FULL, GRAPH, REFIT = "full", "graph", "refit"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """MAP@K of every user who bought something after one date, by what was left out."""
+
+    of: dict[str, np.ndarray]
+
+
+def changed(chosen: settings.Settings, section: str, **values: object) -> settings.Settings:
+    """The settings with some values of a section replaced."""
+    part = getattr(chosen, section).model_copy(update=values)
+    return chosen.model_copy(update={section: part})
+
+
+def variants(
+    chosen: settings.Settings, others: list[str]
+) -> Iterator[tuple[str, settings.Settings]]:
+    """Name and settings of every model that has to be trained besides the full one."""
+    yield "heads", changed(chosen, "model", heads=1)
+    yield "negatives", changed(chosen, "training", negative_share=1.0)
+    for group, names in pair_features.groups(others).items():
+        yield f"group {group}", changed(chosen, "model", ignored_features=names)
+
+
+def without_graph(state: bytes) -> bytes:
+    """The same parameters with the graph's weight at 0."""
+    parameters = torch.load(io.BytesIO(state))
+    parameters["tower_weight"] = torch.zeros_like(parameters["tower_weight"])
+    buffer = io.BytesIO()
+    torch.save(parameters, buffer)
+    return buffer.getvalue()
+
+
+def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
+    """Train and score the full model and every variant of one date."""
+    prepared = prepare.prepare(run)
+    others = [r.table for r in interactions.roles(prepared.encodings, run.settings.tables)[1:]]
+    truth = judge.future_truth(run, prepared).persist()
+    found: dict[str, np.ndarray] = {}
+    tracker = open_tracker(run.settings.tracking)
+
+    def measure(name: str, at: Run, state: bytes) -> None:
+        found[name] = _per_user(at, prepared, state, truth)
+
+    with tracker.run(f"{run.settings.name} ablation {run.run_date:%Y-%m-%d}") as tracked:
+        learnt = learn.learn(run, prepared, tracked)
+    measure(FULL, run, learnt.serving)
+    if GRAPH in parts or not parts:
+        measure(GRAPH, run, without_graph(learnt.serving))
+    if REFIT in parts or not parts:
+        measure(REFIT, run, learnt.selected)
+    for name, chosen in variants(run.settings, others):
+        if parts and name not in parts:
+            continue
+        at = replace(run, settings=chosen)
+        with tracker.run(f"{name} left out {run.run_date:%Y-%m-%d}") as tracked:
+            measure(name, at, learn.learn(at, prepared, tracked).serving)
+    return Scores(found)
+
+
+def _per_user(run: Run, prepared: Prepared, state: bytes, truth: object) -> np.ndarray:
+    scored = deliver.score(run, prepared, state, SCORE)
+    name = metrics.name(metrics.MAP, run.query.k)
+    rows = comparison.score(scored, truth, run.query.k).orderBy(ENTITY).select(name).collect()
+    return np.array([row[0] for row in rows])
+
+
+def rows_of(dates: list[Scores]) -> list[tuple[str, float, bootstrap.Interval]]:
+    """Part, mean MAP@K without it, and the full model minus that, users of all dates together."""
+    full = np.concatenate([scores.of[FULL] for scores in dates])
+    rows = []
+    for name in dates[0].of:
+        without = np.concatenate([scores.of[name] for scores in dates])
+        rows.append((name, float(without.mean()), bootstrap.paired_interval(full, without, seed=7)))
+    return rows
+
+
+@click.command()
+@click.option("--config", required=True, help="YAML file with the run's settings.")
+@click.option("--as-of", "dates", required=True, multiple=True, help="Past date; may be repeated.")
+@click.option("--part", "parts", multiple=True, help="Only this part; may be repeated [all].")
+@click.option("--record", is_flag=True, help="Append the rows to RESULTS.md.")
+def main(config: str, dates: tuple[str, ...], parts: tuple[str, ...], record: bool) -> None:
+    """Measure what each part is worth."""
+    chosen = settings.load(config)
+    query = parse(chosen.query, chosen.tables)
+    spark = open_session(f"recspark ablation {chosen.name}")
+    moments = [windows.midnight(text) for text in dates]
+    runs = [start.start(spark, chosen, query, moment, holdout=False) for moment in moments]
+    rows = rows_of([on_date(run, parts) for run in runs])
+    table = Table("left out", "MAP", "full minus this, 95 % interval", title=", ".join(dates))
+    for name, mean, found in rows:
+        told = f"{found.mean_difference:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+        table.add_row(name, f"{mean:.4f}", told)
+        if record:
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write(f"| {chosen.name} {', '.join(dates)} | {name} | {mean:.4f} | {told} |\n")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        close_session()
