@@ -7,7 +7,7 @@ sentence with its unit. The seed has no default: a run without one is not a run.
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -22,6 +22,9 @@ from pydantic import (
 
 # Names end up in the conditions of slices and in the registry, so quotes and slashes are refused.
 NAME_PATTERN = r"[A-Za-z0-9_.-]+"
+
+
+BaselineName = Literal["segment_popularity", "als", "item_item", "personal_frequency", "tifu_knn"]
 
 
 class _Section(BaseModel):
@@ -103,6 +106,12 @@ class Training(_Section):
     max_attempts: PositiveInt = 3  # launches before giving up; each resumes from the checkpoint
 
 
+class Evaluation(_Section):
+    """What the model is compared with."""
+
+    baselines: tuple[BaselineName, ...] = get_args(BaselineName)  # popularity always
+
+
 class Output(_Section):
     """Where a run writes."""
 
@@ -143,6 +152,7 @@ class Settings(_Section):
     candidates: Candidates = Candidates()
     model: Model = Model()
     training: Training = Training()
+    evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
 
     @field_validator("name")

@@ -222,6 +222,7 @@ def settings_of(folder):
             "num_processes": 2, "max_epochs": 6, "patience": 6, "groups_per_batch": 1,
             "learning_rate": 0.02,
         },
+        "evaluation": {"baselines": ["personal_frequency", "item_item"]},
         "tracking": {
             "uri": f"sqlite:///{folder}/mlflow.db",
             "experiment": "checkerboard",

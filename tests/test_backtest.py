@@ -24,6 +24,7 @@ def folder(spark, tmp_path_factory):
     folder = tmp_path_factory.mktemp("backtest")
     checkerboard.shop().write(spark, folder)
     content = checkerboard.settings_of(folder)
+    del content["evaluation"]  # all baselines
     content["training"] |= {"num_processes": 1, "max_epochs": 2}
     config = checkerboard.write_config(content, folder)
     main.callback(config=config, dates=DATES, seeds=SEEDS, json_file=str(folder / "out.json"))

@@ -63,11 +63,14 @@ def tune(run: Run, prepared: Prepared) -> list[Baseline]:
     """Every baseline with the parameters that are best on the validation snapshot."""
     started = time.monotonic()
     on_validation = prepared.snapshots.where(F.col(schema.SPLIT) == schema.VALIDATION)
+    past = history(run, prepared)
+    asked = (baselines.POPULARITY, *run.settings.evaluation.baselines)
     tuned = baselines.tune(
-        history=history(run, prepared),
+        history=past,
         snapshots=on_validation,
         k=run.query.k,
         seed=run.settings.seed,
+        choices={name: tried for name, tried in baselines.grid(past).items() if name in asked},
     )
     for one in tuned.values():
         log.info("baselines: %s %.4f on validation, %s", one.name, one.validation_map, one.choice)
