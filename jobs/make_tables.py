@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -64,10 +66,8 @@ def make_shop(
 def make_online_retail(out: str, source: Path) -> None:
     """Online Retail II, cleaned; each kind of line that is left out is counted."""
     spark = open_session("recspark-make-tables")
-    try:
+    with _faults_told():
         published = online_retail.read_lines(spark, source)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
     lines = online_retail.classify(published).cache()
     kinds = online_retail.count_kinds(lines)
     for kind, count in kinds.items():
@@ -97,12 +97,19 @@ def make_online_retail(out: str, source: Path) -> None:
 def make_olist(out: str, source: Path) -> None:
     """Brazilian E-Commerce by Olist, delivered orders only; for non-commercial use."""
     spark = open_session("recspark-make-tables")
-    try:
+    with _faults_told():
         published = olist.read_published(spark, source)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
     for name, frame in olist.tables(published).items():
         _write(frame, out, name)
+
+
+@contextmanager
+def _faults_told() -> Iterator[None]:
+    """A fault in the published files ends the command in one sentence."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _write(frame: DataFrame, out: str, name: str) -> DataFrame:

@@ -13,6 +13,7 @@ from pyspark.sql.window import Window
 
 from recspark import schema, windows
 from recspark.evaluate.histories import AGE_DAYS, BOUGHT, SEED, WEIGHT
+from recspark.existence import exists_at
 
 CHOICE = "choice"  # int  place in a sequence of half-lives
 WEIGHT_STEPS = 2.0**30
@@ -43,13 +44,8 @@ def purchases(history: History) -> DataFrame:
 
 def on_sale(history: History, anchors: DataFrame) -> DataFrame:
     """(anchor_time, item) of every item that exists at one of the anchors."""
-    anchor = F.col(schema.ANCHOR_TIME)
-    bounds = windows.exists(
-        F.coalesce(schema.START_TIME, anchor),
-        F.coalesce(F.col(schema.END_TIME), anchor + F.expr("INTERVAL 1 DAY")),
-        anchor,
-    )
-    crossed = history.items.crossJoin(F.broadcast(anchors)).where(bounds)
+    beside = history.items.crossJoin(F.broadcast(anchors))
+    crossed = beside.where(exists_at(F.col(schema.ANCHOR_TIME)))
     return crossed.select(schema.ANCHOR_TIME, F.col(schema.NODE).alias(schema.ITEM))
 
 

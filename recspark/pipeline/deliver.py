@@ -6,6 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import ranges, schema, settings
+from recspark.existence import exists_at
 from recspark.pipeline import registered
 from recspark.pipeline.learn import Learnt
 from recspark.pipeline.prepare import Prepared, held_files
@@ -15,7 +16,6 @@ from recspark.recommend import reasons, scoring, write
 from recspark.recommend.scoring import Served
 from recspark.registry import ModelVersion, Registry
 from recspark.tables import DataFile
-from recspark.windows import exists
 
 NAME_COLUMNS = ("name", "title", "description")  # of items, as people call them
 ROWS_PER_TASK = 32  # groups of seeds that one task scores; each task loads the model once
@@ -201,7 +201,5 @@ def _with_reasons(run: Run, prepared: Prepared, rows: DataFrame) -> DataFrame:
 
 
 def _num_on_sale(run: Run, prepared: Prepared) -> int:
-    moment = F.lit(run.run_date)
-    start = F.coalesce(schema.START_TIME, moment)
-    end = F.coalesce(schema.END_TIME, moment + F.expr("INTERVAL 1 DAY"))
-    return prepared.graph.nodes[run.query.item_table].where(exists(start, end, moment)).count()
+    items = prepared.graph.nodes[run.query.item_table]
+    return items.where(exists_at(F.lit(run.run_date))).count()

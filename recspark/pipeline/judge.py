@@ -104,7 +104,7 @@ def judge(
     added = totals.add_up(
         judged,
         names,
-        totals.established(past, anchors, _horizon_days(run)),
+        totals.established(past, anchors, run.horizon_days),
         k=k,
         seed=run.settings.seed if draw_seed is None else draw_seed,
     )
@@ -152,10 +152,6 @@ def list_baselines(
         k=run.query.k,
         seed=run.settings.seed,
     )
-
-
-def _horizon_days(run: Run) -> int:
-    return (run.query.window.closes(run.run_date) - run.query.window.opens(run.run_date)).days
 
 
 def on_test(

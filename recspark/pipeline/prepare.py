@@ -103,13 +103,12 @@ def _write_candidates(
     chosen, workspace = run.settings.candidates, run.workspace
     roles = interactions.roles(encodings, run.settings.tables)
     times = sorted({anchor.time for anchor in run.anchors})
-    horizon = run.query.window.closes(run.run_date) - run.query.window.opens(run.run_date)
     states = item_states.build(
         built.events,
         roles,
         built.nodes[encodings.item_table],
         times,
-        horizon_days=horizon.days,
+        horizon_days=run.horizon_days,
         settings=chosen,
     )
     states = workspace.write("item_states", states, schema.ITEM_STATES)
@@ -127,7 +126,7 @@ def _write_candidates(
         seeds,
         workspace.paths("item_states"),
         workspace.paths("entity_pool"),
-        horizon_days=horizon.days,
+        horizon_days=run.horizon_days,
         settings=chosen,
     )
     pairs = workspace.write("candidates", pairs, schema.CANDIDATES)

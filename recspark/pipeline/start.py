@@ -44,6 +44,12 @@ class Run:
         """Source table to the version that this run reads."""
         return {name: source.version for name, source in self.sources.items()}
 
+    @property
+    def horizon_days(self) -> int:
+        """Length of the label window of the run date."""
+        window = self.query.window
+        return (window.closes(self.run_date) - window.opens(self.run_date)).days
+
     def anchor_times(self, *splits: str) -> list[datetime]:
         """Distinct anchors of these splits, ascending."""
         return sorted({anchor.time for anchor in self.anchors if anchor.split in splits})

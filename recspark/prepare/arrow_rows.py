@@ -4,7 +4,7 @@ Arrow batches do not align to keys, so a kernel gathers its partition before it 
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,11 @@ def lists(values: Array, lengths: Array, kind: pa.DataType) -> pa.Array:
     """Consecutive runs of `values`, one list per entry of `lengths`."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind))
+
+
+def moment(microseconds: int) -> datetime:
+    """The naive UTC datetime of microseconds since 1970, as `files.read` wants it."""
+    return datetime(1970, 1, 1) + timedelta(microseconds=microseconds)  # noqa: DTZ001 - by contract
 
 
 def microseconds(moment: datetime) -> int:

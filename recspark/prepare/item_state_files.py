@@ -1,14 +1,13 @@
 """Item states read on a worker from their Parquet files, once per process and anchor."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
 
 from recspark import files, schema
-from recspark.prepare.arrow_rows import Array, column
+from recspark.prepare.arrow_rows import Array, column, moment
 
 _COLUMNS = [
     schema.ITEM,
@@ -41,8 +40,7 @@ def load(paths: tuple[str, ...], anchor: int) -> ItemStates:
     `paths` are local files or URIs, without their partition columns; the result is cached, and
     must not be changed.
     """
-    moment = datetime(1970, 1, 1) + timedelta(microseconds=anchor)  # noqa: DTZ001 - UTC by contract
-    table = files.read(paths, _COLUMNS, moment).sort_by(schema.ITEM)
+    table = files.read(paths, _COLUMNS, moment(anchor)).sort_by(schema.ITEM)
     if not table.num_rows:
         none = np.empty(0, dtype=np.int64)
         empty = sparse.csr_matrix((0, 0), dtype=np.float32)

@@ -7,7 +7,6 @@ with the number of users. Runs on Spark workers; needs numpy, scipy and pyarrow 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import lru_cache
 
 import numpy as np
@@ -16,9 +15,9 @@ from scipy import sparse
 
 from recspark import files, schema, windows
 from recspark.prepare import item_state_files
-from recspark.prepare.arrow_rows import DAY, Array, column, gather, lists, timestamps
+from recspark.prepare.arrow_rows import DAY, Array, column, gather, lists, moment, timestamps
 from recspark.prepare.ranking import top_per_row
-from recspark.prepare.similarity import newest_items
+from recspark.prepare.similarity import newest_items, oldest_first
 
 DRAW = "draw"  # bigint   hash of an entity in [0, DRAWS)
 DRAWS = 1 << 30
@@ -56,10 +55,8 @@ def pool(
     table = gather(batches)
     if table is None:
         return
-    entity, item, draw = (column(table, c) for c in (schema.ENTITY, schema.ITEM, DRAW))
-    time, event = column(table, schema.TIME), column(table, schema.EVENT)
-    order = np.lexsort((event, time, entity))
-    entity, item, draw, time = entity[order], item[order], draw[order], time[order]
+    names_of = (schema.ENTITY, schema.ITEM, schema.TIME, DRAW)
+    entity, item, time, draw = oldest_first(table, *names_of)
     names, row = np.unique(entity, return_inverse=True)
     for anchor, threshold in thresholds.items():
         seen = windows.is_visible(time, anchor) & (draw < threshold)
@@ -84,9 +81,8 @@ def pool(
 def load(pool_files: tuple[str, ...], state_files: tuple[str, ...], anchor: int) -> Pool:
     """The pool of one anchor; the result is cached, and must not be changed."""
     states = item_state_files.load(state_files, anchor)
-    moment = datetime(1970, 1, 1) + timedelta(microseconds=anchor)  # noqa: DTZ001 - UTC by contract
     wanted: Sequence[str] = (schema.ENTITY, schema.ITEMS, schema.WEIGHTS, schema.AGES)
-    table = files.read(pool_files, wanted, moment).sort_by(schema.ENTITY)
+    table = files.read(pool_files, wanted, moment(anchor)).sort_by(schema.ENTITY)
     entities = column(table, schema.ENTITY).astype(np.int64)
     items = table[schema.ITEMS].combine_chunks()
     owner = np.repeat(np.arange(len(entities)), items.value_lengths().to_numpy())

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from recspark import schema, windows
 from recspark.encodings import Encodings
+from recspark.existence import exists_at
 from recspark.prepare import neighbor_kernel as kernel
 
 _NEWEST = (
@@ -188,13 +189,8 @@ def _existing(nodes: DataFrame, anchors: Sequence[datetime]) -> DataFrame:
     """The (node, anchor_time) of all nodes that exist at each anchor."""
     moments = F.array(*map(F.lit, anchors)).cast("array<timestamp>")
     anchor = F.col(schema.ANCHOR_TIME)
-    # A null bound is replaced by one that the anchor is sure to satisfy.
-    start = F.coalesce(schema.START_TIME, anchor)
-    end = F.coalesce(schema.END_TIME, anchor + F.expr("INTERVAL 1 DAY"))
     at_moments = nodes.withColumn(schema.ANCHOR_TIME, F.explode(moments))
-    return at_moments.where(windows.exists(start, end, anchor)).select(
-        schema.NODE, schema.ANCHOR_TIME
-    )
+    return at_moments.where(exists_at(anchor)).select(schema.NODE, schema.ANCHOR_TIME)
 
 
 def _anchors(frame: DataFrame) -> list[int]:

@@ -60,6 +60,13 @@ def newest_items(
     return rows[keep], items[keep], np.log1p(counts[keep]).astype(np.float32), newest[keep]
 
 
+def oldest_first(table: pa.Table, *names: str) -> list[Array]:
+    """Columns of purchases by entity, oldest first, equal times by event."""
+    keys = (schema.EVENT, schema.TIME, schema.ENTITY)
+    order = np.lexsort(tuple(column(table, key) for key in keys))
+    return [column(table, name)[order] for name in names]
+
+
 def histories(
     batches: Iterator[pa.RecordBatch], anchors: Sequence[int], limit: int
 ) -> Iterator[pa.RecordBatch]:
@@ -70,10 +77,7 @@ def histories(
     table = gather(batches)
     if table is None:
         return
-    entity, item = column(table, schema.ENTITY), column(table, schema.ITEM)
-    time, event = column(table, schema.TIME), column(table, schema.EVENT)
-    order = np.lexsort((event, time, entity))
-    entity, item, time = entity[order], item[order], time[order]
+    entity, item, time = oldest_first(table, schema.ENTITY, schema.ITEM, schema.TIME)
     names, row = np.unique(entity, return_inverse=True)
     for anchor in anchors:
         seen = windows.is_visible(time, anchor)

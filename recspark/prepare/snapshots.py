@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import cast
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
@@ -11,6 +10,7 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from recspark import schema, windows
+from recspark.existence import exists_at
 from recspark.prepare import conditions
 from recspark.prepare.anchors import Anchor
 from recspark.query.nodes import Query
@@ -71,7 +71,11 @@ def build(
     seeds = _subsample(labelled, max_seeds_per_anchor, seed)
     if not scored:
         return seeds
-    asked = nodes.join(F.broadcast(_anchor_rows(nodes, scored, query)), on=_exists(), how="inner")
+    asked = nodes.join(
+        F.broadcast(_anchor_rows(nodes, scored, query)),
+        on=exists_at(F.col(schema.ANCHOR_TIME)),
+        how="inner",
+    )
     no_labels = F.array().cast("array<bigint>").alias(schema.LABELS)
     return seeds.unionByName(asked.select(*_seed_key(F.col(schema.NODE)), no_labels))
 
@@ -170,7 +174,7 @@ def _labelled(
     )
     return (
         happened.join(bounds, on=schema.ENTITY, how="inner")
-        .where(_exists())
+        .where(exists_at(F.col(schema.ANCHOR_TIME)))
         .select(*_seed_key(F.col(schema.ENTITY)), schema.LABELS)
     )
 
@@ -197,14 +201,6 @@ def _anchor_rows(frame: DataFrame, anchors: Sequence[Anchor], query: Query) -> D
             }
         )
     )
-
-
-def _exists() -> Column:
-    """Whether a node exists at the anchor beside it; without a start or an end it always does."""
-    anchor = F.col(schema.ANCHOR_TIME)
-    start = F.coalesce(schema.START_TIME, anchor)
-    end = F.coalesce(schema.END_TIME, anchor + F.expr("INTERVAL 1 DAY"))
-    return cast(Column, windows.exists(start, end, anchor))
 
 
 def _seed_key(entity: Column) -> tuple[Column, Column, Column]:
