@@ -75,7 +75,8 @@ def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
     """Train and score the full model and every variant of one date."""
     prepared = prepare.prepare(run)
     others = [r.table for r in interactions.roles(prepared.encodings, run.settings.tables)[1:]]
-    truth = judge.future_truth(run, prepared).persist()
+    truth = prepared.truth
+    assert truth is not None
     found: dict[str, np.ndarray] = {}
     tracker = open_tracker(run.settings.tracking)
 

@@ -45,9 +45,10 @@ def main(
             started = time.monotonic()
             with resources.stage("prepare"):
                 prepared = prepare.prepare(run)
+            truth = prepared.truth
+            assert truth is not None, "a backtest has a truth"
             with resources.stage("baselines"):
                 tuned = judge.tune(run, prepared)
-                truth = judge.future_truth(run, prepared)
                 listed = judge.list_baselines(run, prepared, tuned, truth).persist()
                 listed.count()
             for seed in trained:

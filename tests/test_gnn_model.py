@@ -87,16 +87,6 @@ def test_packed_features_follow_their_user():
     assert np.array_equal(listed.features.times_NT.flatten(), expected["times"], equal_nan=True)
 
 
-def test_a_candidate_has_a_context_exactly_when_the_seed_itself_bought_it():
-    shop = Shop()
-    batch = batch_of(shop, [0, 1], [2, 3])
-    items, seeds = batch.candidate_items_C.tolist(), batch.candidate_seeds_C.tolist()
-    for seed, item, place in zip(seeds, items, batch.candidate_contexts_C.tolist(), strict=True):
-        newest = [e[2] for e in shop.events if e[1] == seed and e[0] <= ANCHOR][: shop.fanout]
-        assert (place >= 0) == (item in newest)
-        assert place < 0 or batch.nodes[1, "items"].nodes_N[place] == item
-
-
 def test_the_order_of_edges_does_not_change_a_score(network):
     shop = Shop()
     shuffled = batch_of(shop, [0, 1, 2], shuffle_edges=np.random.default_rng(1))

@@ -22,7 +22,7 @@ class Adds:
     def __init__(self, *weights):
         self.weights = torch.tensor(weights)
 
-    def of_features(self, features, in_hop_1):
+    def of_features(self, features):
         return (features.nan_to_num() * self.weights).sum(1, keepdim=True)
 
 
@@ -31,7 +31,6 @@ def told(rows, weights):
     batch = SimpleNamespace(
         candidate_seeds_C=torch.zeros(len(rows), dtype=torch.int64),
         candidate_items_C=torch.arange(len(rows)),
-        candidate_contexts_C=torch.full((len(rows),), -1),
         features_CF=torch.tensor(rows),
     )
     parts = {

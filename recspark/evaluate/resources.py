@@ -13,7 +13,9 @@ KIB_PER_GIB = 2**20
 
 
 class Resources:
-    """Watches this process and all that it started, from entering to leaving.
+    """Watches this process and all that belong to it, from entering to leaving.
+
+    Those are what it started and, under spark-submit, the JVM that started it, with its workers.
 
     Peak memory is what Linux says of each process (VmHWM of /proc), asked every second: a process
     that ends is known up to its last look. Elsewhere nothing is known of memory.
@@ -67,15 +69,24 @@ class Resources:
                 continue
             fields = (line.partition(":") for line in lines)
             found[int(file.parent.name)] = {name: value.strip() for name, _, value in fields}
+        root = _root(os.getpid(), found)
         for process, fields_of in found.items():
-            if "VmHWM" in fields_of and _descends(process, found):  # zombies have none
+            if "VmHWM" in fields_of and _descends(process, root, found):  # zombies have none
                 key = (fields_of["Name"], process)
                 peak = int(fields_of["VmHWM"].split()[0])
                 self._peaks[key] = max(self._peaks.get(key, 0), peak)
 
 
-def _descends(process: int, found: Mapping[int, Mapping[str, str]]) -> bool:
-    """Whether a process is this one or was started by it, directly or not."""
-    while process in found and process != os.getpid():
+def _root(process: int, found: Mapping[int, Mapping[str, str]]) -> int:
+    """This process, or the Java process that started it."""
+    if process not in found:
+        return process
+    parent = int(found[process]["PPid"])
+    return parent if parent in found and found[parent]["Name"] == "java" else process
+
+
+def _descends(process: int, root: int, found: Mapping[int, Mapping[str, str]]) -> bool:
+    """Whether a process is `root` or was started by it, directly or not."""
+    while process in found and process != root:
         process = int(found[process]["PPid"])
-    return process == os.getpid()
+    return process == root

@@ -65,9 +65,6 @@ class Batch:
     edges: Mapping[Place, Edges]
     candidate_seeds_C: Tensor  # int64, ascending
     candidate_items_C: Tensor  # int64, item nodes
-    # Position of the candidate in the items' list of hop 1 if one of the seed's own events points
-    # to it, else -1.
-    candidate_contexts_C: Tensor  # int64
     features_CF: Tensor  # float32, NaN where missing
     is_label_C: Tensor  # bool
     label_seeds_L: Tensor  # int64, ascending
@@ -115,7 +112,6 @@ def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Batch:
         edges=edges,
         candidate_seeds_C=candidates,
         candidate_items_C=items,
-        candidate_contexts_C=_own_contexts(nodes, edges, candidates, items, encodings),
         features_CF=torch.from_numpy(features.reshape(len(candidates), num_features)),
         is_label_C=torch.from_numpy(np.concatenate([group.is_label for group in groups])),
         label_seeds_L=labels,
@@ -275,25 +271,3 @@ def _merge_offsets(offsets: list[np.ndarray], seeds: np.ndarray) -> Tensor:
         for ends, first in zip(offsets, seeds[:-1], strict=True)
     ]
     return torch.from_numpy(_joined(owners, np.int64))
-
-
-def _own_contexts(
-    nodes: Mapping[Place, NodeList], edges: Mapping[Place, Edges], seeds_C: Tensor,
-    items_C: Tensor, encodings: Encodings,
-) -> Tensor:  # fmt: skip
-    place = (1, encodings.item_table)
-    if place not in nodes or len(nodes[place].nodes_N) == 0:
-        return torch.full_like(items_C, -1)
-    listed_N = nodes[place].nodes_N
-    own = []
-    for relation in encodings.hop_1():
-        at_hop_1 = edges[1, relation]
-        for column, table in enumerate(source_tables(relation, encodings)):
-            if table == encodings.item_table:
-                sources_E = at_hop_1.sources_EK[:, column]
-                pairs = at_hop_1.destinations_E * len(listed_N) + sources_E
-                own.append(pairs[sources_E >= 0])
-    positions_C = torch.searchsorted(listed_N, items_C).clamp(max=len(listed_N) - 1)
-    reached_C = listed_N[positions_C] == items_C
-    reached_C &= torch.isin(seeds_C * len(listed_N) + positions_C, torch.cat(own))
-    return torch.where(reached_C, positions_C, -1)

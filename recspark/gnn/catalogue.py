@@ -4,7 +4,7 @@ Axes: N nodes, F numbers, C categories, T timestamps (or trend columns), P paren
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -75,6 +75,8 @@ class Catalogue:
     item_table: str
     tables: Mapping[str, NodeTable]
     trends: Mapping[float, Tensor]  # anchor in days -> (I, T) float32, NaN rows for absent items
+    # What the item tower makes of whole anchors; filled as they are asked for.
+    encoded_trends: dict[float, Tensor] = field(default_factory=dict)
 
     @classmethod
     def from_arrow(

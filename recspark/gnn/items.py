@@ -12,6 +12,7 @@ from recspark.encodings import Encodings
 from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.encoders import Quantiles
 
+_MAX_ITEMS_KEPT = 20_000  # a training step looks at all of so few; of more it looks at some
 _SHUT_GATE = -2.0  # an id's own vector starts at an eighth: it must prove itself against features
 
 
@@ -54,7 +55,7 @@ class ItemTower(nn.Module):
         self, encoded_JD: Tensor, catalogue: Catalogue, nodes_J: Tensor, anchor_days: float
     ) -> ItemVectors:
         """`encoded_JD` is what the items' own columns say; `nodes_J` ascending and distinct."""
-        trend_JT = self.trend(catalogue.trend(anchor_days)[nodes_J])
+        trend_JT = self._encoded_trend(catalogue, nodes_J, anchor_days)
         codes_J = catalogue.tables[catalogue.item_table].id_codes_N[nodes_J]
         by_id_JD = torch.sigmoid(self.gate(trend_JT)) * self.id_projection(self.ids(codes_J))
         by_features_JD = self.perceptron(torch.cat([encoded_JD, trend_JT], dim=1))
@@ -63,3 +64,13 @@ class ItemTower(nn.Module):
             tower_JD=by_features_JD + by_id_JD,
             prior_J=self.prior(trend_JT).squeeze(1),
         )
+
+    def _encoded_trend(self, catalogue: Catalogue, nodes_J: Tensor, anchor_days: float) -> Tensor:
+        """The trend through its distribution functions, which learn nothing: kept for all items."""
+        num_items = catalogue.num_items
+        if len(nodes_J) < num_items or num_items > _MAX_ITEMS_KEPT:
+            encoded_JT: Tensor = self.trend(catalogue.trend(anchor_days)[nodes_J])
+            return encoded_JT
+        if anchor_days not in catalogue.encoded_trends:
+            catalogue.encoded_trends[anchor_days] = self.trend(catalogue.trend(anchor_days))
+        return catalogue.encoded_trends[anchor_days]

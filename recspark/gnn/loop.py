@@ -121,8 +121,9 @@ class _Training:
         network = Network(self.encodings, self.job.model).to(ranks.device)
         network.tower_weight.fill_(tower_weight)
         optimizer = torch.optim.AdamW(
-            network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
+            network.parameters(), lr=training.learning_rate,
+            weight_decay=training.weight_decay, fused=True,
+        )  # fmt: skip
         # The refitted model follows the schedule of the one that chose its number of epochs.
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, training.learning_rate, total_steps=training.max_epochs * steps_per_epoch

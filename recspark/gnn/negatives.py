@@ -18,7 +18,6 @@ def thin(batch: Batch, share: float, generator: torch.Generator) -> Batch:
         batch,
         candidate_seeds_C=batch.candidate_seeds_C[kept_C],
         candidate_items_C=batch.candidate_items_C[kept_C],
-        candidate_contexts_C=batch.candidate_contexts_C[kept_C],
         features_CF=batch.features_CF[kept_C],
         is_label_C=batch.is_label_C[kept_C],
         left_out_seeds_T=batch.candidate_seeds_C[~kept_C],

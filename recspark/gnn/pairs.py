@@ -27,7 +27,7 @@ class PairHead(nn.Module):
         first, second = _HIDDEN
         self.perceptrons = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(self.quantiles.width + 1, first), nn.SiLU(), nn.Dropout(shape.dropout),
+                nn.Linear(self.quantiles.width, first), nn.SiLU(), nn.Dropout(shape.dropout),
                 nn.Linear(first, second), nn.SiLU(), nn.Dropout(shape.dropout), _zero(second),
             )
             for _ in range(shape.heads)
@@ -35,13 +35,12 @@ class PairHead(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return scores_CH."""
-        return self.of_features(batch.features_CF, batch.candidate_contexts_C >= 0)
+        return self.of_features(batch.features_CF)
 
-    def of_features(self, features_CF: Tensor, in_hop_1_C: Tensor) -> Tensor:
-        """Return scores_CH of any pairs; `in_hop_1_C` says which of them the seed bought lately."""
+    def of_features(self, features_CF: Tensor) -> Tensor:
+        """Return scores_CH of any pairs, whose features are NaN where unknown."""
         places_CF = self.quantiles(features_CF.masked_fill(self.ignored_F, float("nan")))
-        inputs_CF = torch.cat([places_CF, in_hop_1_C.to(places_CF.dtype).unsqueeze(1)], dim=1)
-        return torch.cat([head(inputs_CF) for head in self.perceptrons], dim=1)
+        return torch.cat([head(places_CF) for head in self.perceptrons], dim=1)
 
 
 def _zero(width: int) -> nn.Linear:

@@ -24,8 +24,6 @@ from recspark.pipeline import deliver
 from recspark.pipeline.learn import Learnt
 from recspark.pipeline.prepare import Prepared, positions
 from recspark.pipeline.start import Run
-from recspark.prepare import events, snapshots
-from recspark.prepare.anchors import Anchor
 from recspark.report import terminal
 from recspark.tracking import Run as TrackedRun
 
@@ -229,29 +227,3 @@ def summary_table(summary: Summary) -> Group:
 def resources_table(resources: Resources) -> Table:
     """Seconds per stage and peak memory per program, for the terminal."""
     return terminal.resources_table(resources.seconds, resources.peak_gib())
-
-
-def future_truth(run: Run, prepared: Prepared) -> DataFrame:
-    """What eligible entities bought after the run date: the labels of a backtest.
-
-    Nothing else reads rows after the run date.
-    """
-    encodings, target = prepared.encodings, run.sources[run.query.target_table]
-    entity_position, item_position = positions(encodings)
-    keys = {name: prepared.graph.keys(name) for name in prepared.graph.nodes}
-    later = events.after(
-        target.frame,
-        target.declared,
-        encodings.events[run.query.target_table],
-        numbered=keys,
-        run_date=run.run_date,
-    )
-    bought = snapshots.truth(
-        later,
-        Anchor(run.run_date, schema.SCORE),
-        nodes=prepared.eligible,
-        entity_position=entity_position,
-        item_position=item_position,
-        query=run.query,
-    )
-    return bought.withColumn(schema.ANCHOR_TIME, F.lit(run.run_date))

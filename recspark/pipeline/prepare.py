@@ -13,6 +13,7 @@ from recspark.pipeline.start import Run
 from recspark.prepare import (
     candidates,
     entity_pool,
+    events,
     graph,
     interactions,
     item_states,
@@ -24,6 +25,7 @@ from recspark.prepare import (
     snapshots,
     subgraphs,
 )
+from recspark.prepare.anchors import Anchor
 from recspark.prepare.graph import Graph
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Prepared:
     graph: Graph
     eligible: DataFrame  # nodes of the entity table that pass the query's WHERE
     snapshots: DataFrame
+    truth: DataFrame | None  # of a backtest: (entity, anchor_time, labels) of who bought after it
 
 
 def prepare(run: Run, encodings: Encodings | None = None) -> Prepared:
@@ -55,10 +58,13 @@ def prepare(run: Run, encodings: Encodings | None = None) -> Prepared:
         encodings = graph.fit(run.sources, run.settings, run.query, newest)
     built = graph.write(run.workspace, run.sources, encodings, run.num_rows, run.run_date)
     eligible = _eligible(run, built)
-    seeds = _write_snapshots(run, encodings, built, eligible)
+    truth = _future_truth(run, encodings, built, eligible) if run.is_backtest else None
+    seeds = _write_snapshots(run, encodings, built, eligible, truth)
     encodings, pairs = _write_candidates(run, encodings, built, seeds, fitted=fitted)
     _write_subgraphs(run, encodings, built, seeds, pairs)
-    return Prepared(encodings=encodings, graph=built, eligible=eligible, snapshots=seeds)
+    return Prepared(
+        encodings=encodings, graph=built, eligible=eligible, snapshots=seeds, truth=truth
+    )
 
 
 def positions(encodings: Encodings) -> tuple[int, int]:
@@ -77,8 +83,42 @@ def _eligible(run: Run, built: Graph) -> DataFrame:
     return built.nodes[run.query.entity_table].join(keys, on=schema.KEY, how="left_semi")
 
 
+def _future_truth(run: Run, encodings: Encodings, built: Graph, eligible: DataFrame) -> DataFrame:
+    """What eligible entities bought after the run date: the labels of a backtest.
+
+    Nothing else reads rows after the run date.
+    """
+    later = events.after(
+        run.sources[run.query.target_table].frame,
+        run.sources[run.query.target_table].declared,
+        encodings.events[run.query.target_table],
+        numbered={name: built.keys(name) for name in built.nodes},
+        run_date=run.run_date,
+    )
+    entity_position, item_position = positions(encodings)
+    bought = snapshots.truth(
+        later,
+        Anchor(run.run_date, schema.SCORE),
+        nodes=eligible,
+        entity_position=entity_position,
+        item_position=item_position,
+        query=run.query,
+    )
+    truth = bought.withColumn(schema.ANCHOR_TIME, F.lit(run.run_date)).persist()
+    if truth.isEmpty():
+        raise ValueError(
+            f"backtest of {run.run_date:%Y-%m-%d}: nobody who existed then bought anything in the "
+            f"{run.horizon_days} days after it; choose a date that the purchases reach beyond."
+        )
+    return truth
+
+
 def _write_snapshots(
-    run: Run, encodings: Encodings, built: Graph, eligible: DataFrame
+    run: Run,
+    encodings: Encodings,
+    built: Graph,
+    eligible: DataFrame,
+    truth: DataFrame | None,
 ) -> DataFrame:
     entity_position, item_position = positions(encodings)
     seeds = snapshots.build(
@@ -88,6 +128,7 @@ def _write_snapshots(
         entity_position=entity_position,
         item_position=item_position,
         query=run.query,
+        scored_entities=None if truth is None else truth.select(schema.ENTITY),
         max_seeds_per_anchor=run.settings.snapshots.max_seeds_per_anchor,
         seed=run.settings.seed,
     )

@@ -38,6 +38,7 @@ class Run:
     num_rows: Mapping[str, int]  # node table -> rows that exist at the run date
     anchors: tuple[Anchor, ...]
     workspace: Workspace
+    is_backtest: bool  # the run date lies in the past, and what followed it judges the model
 
     @property
     def versions(self) -> dict[str, int]:
@@ -123,6 +124,7 @@ def start(
         num_rows=num_rows,
         anchors=planned,
         workspace=workspace,
+        is_backtest=not holdout,
     ).only(splits)
     log.info("%s", explain(query, run.anchors))
     return run

@@ -36,6 +36,7 @@ def build(
     entity_position: int,
     item_position: int,
     query: Query,
+    scored_entities: DataFrame | None = None,
     max_seeds_per_anchor: int,
     seed: int,
 ) -> DataFrame:
@@ -44,8 +45,9 @@ def build(
     Train, validation and test anchors have a row for each entity that exists at the anchor and has
     a label; labels are all distinct item nodes of its events in the window, on sale at the anchor
     or not, since what was bought is the truth. The scoring anchor has a row for each entity that
-    exists then, with no labels. Beyond `max_seeds_per_anchor`, which does not bind scoring, a hash
-    of (seed, anchor, entity) chooses, so that any partitioning chooses alike.
+    exists then, with no labels; a backtest scores those alone that it can judge. Beyond
+    `max_seeds_per_anchor`, which does not bind scoring, a hash of (seed, anchor, entity) chooses,
+    so that any partitioning chooses alike.
 
     Args:
         anchors: of `anchors.plan`.
@@ -55,6 +57,8 @@ def build(
         entity_position: place in the events' `nodes` of the foreign key to the entity table.
         item_position: place in the events' `nodes` of the foreign key to the item table.
         query: gives the window.
+        scored_entities: nodes in a column `entity`; of all others nothing is asked at the scoring
+            anchor. None: everybody is scored.
         max_seeds_per_anchor: the most rows of one learning or judging anchor.
         seed: of the choice among too many seeds.
     """
@@ -76,6 +80,9 @@ def build(
         on=exists_at(F.col(schema.ANCHOR_TIME)),
         how="inner",
     )
+    if scored_entities is not None:
+        chosen = scored_entities.withColumnRenamed(schema.ENTITY, schema.NODE)
+        asked = asked.join(chosen, on=schema.NODE, how="left_semi")
     no_labels = F.array().cast("array<bigint>").alias(schema.LABELS)
     return seeds.unionByName(asked.select(*_seed_key(F.col(schema.NODE)), no_labels))
 

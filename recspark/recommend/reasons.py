@@ -42,18 +42,16 @@ def of(
         return told.reshape(items.shape)
     rows = torch.from_numpy(rows[found])
     features = batch.features_CF.index_select(0, rows)
-    in_hop_1 = batch.candidate_contexts_C.index_select(0, rows) >= 0
     names = list(encodings.pair_names)
     true_of = _true_of(features.numpy(), names)
     losses = np.full((len(rows), len(WORDS)), -np.inf)
     with torch.no_grad():
-        whole = head.of_features(features, in_hop_1).mean(1)
+        whole = head.of_features(features).mean(1)
         for place, part in enumerate(WORDS):
             without = features.clone()
             for name, value in encodings.pair_parts.get(part, {}).items():
                 without[:, names.index(name)] = float("nan") if value is None else value
-            bought = torch.zeros_like(in_hop_1) if part == OWN else in_hop_1
-            lost = (whole - head.of_features(without, bought).mean(1)).numpy()
+            lost = (whole - head.of_features(without).mean(1)).numpy()
             losses[:, place] = np.where(true_of[part], lost, -np.inf)
     words = np.array(list(WORDS.values()), dtype=object)[losses.argmax(axis=1)]
     words[np.isinf(losses).all(axis=1)] = FOUND_BY_GRAPH
