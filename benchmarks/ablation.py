@@ -26,7 +26,7 @@ from rich.table import Table
 
 from recspark import settings, windows
 from recspark.evaluate import bootstrap, comparison, metrics
-from recspark.pipeline import deliver, judge, learn, prepare, start
+from recspark.pipeline import deliver, learn, prepare, start
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
 from recspark.prepare import interactions, pair_features

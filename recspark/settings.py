@@ -59,7 +59,7 @@ class Table(_Section):
 class Snapshots(_Section):
     """Which past moments are learnt from."""
 
-    train_anchors: PositiveInt = 10  # number of training snapshots
+    train_anchors: PositiveInt | None = None  # number of training snapshots; default: by the data
     step_days: PositiveInt | None = None  # days between them; default: by the horizon
     max_seeds_per_anchor: PositiveInt = 200_000  # a hash of (seed, key) chooses beyond that
 
@@ -74,7 +74,7 @@ class Sampling(_Section):
 class Candidates(_Section):
     """Which items are looked at pair by pair."""
 
-    per_seed: PositiveInt = 150  # items per seed after merging the sources
+    per_seed: PositiveInt = 100  # items per seed after merging the sources
     similar_per_item: PositiveInt = 50  # co-purchased items kept per item
     history_per_entity: PositiveInt = 100  # newest distinct items counted for co-purchase
 

@@ -36,7 +36,7 @@ def changed(place, value):
 
 def test_what_is_not_written_has_its_default():
     shop = settings.parse(SHOP)
-    assert shop.snapshots.train_anchors == 10
+    assert shop.snapshots.train_anchors is None
     assert shop.sampling.fanouts == (32, 8)
     assert shop.training.num_processes == 2
     assert shop.tracking.uri == "sqlite:///mlflow.db"

@@ -143,7 +143,9 @@ TRAIN, VALIDATION, SCORE = (
 )
 
 
-def build(nodes, events, asked=None, most=99, planned=(TRAIN, VALIDATION, SCORE)):
+def build(
+    nodes, events, asked=None, most=99, planned=(TRAIN, VALIDATION, SCORE), scored_entities=None
+):
     return conform(
         snapshots.build(
             planned,
@@ -152,6 +154,7 @@ def build(nodes, events, asked=None, most=99, planned=(TRAIN, VALIDATION, SCORE)
             entity_position=0,
             item_position=1,
             query=asked or query(),
+            scored_entities=scored_entities,
             max_seeds_per_anchor=most,
             seed=7,
         ),
@@ -196,6 +199,30 @@ def test_labels_are_the_distinct_items_bought_after_the_anchor_and_up_to_its_end
         ("train", "03-01", 1, [5]),
         ("validation", "03-08", 1, [6]),
         ("validation", "03-08", 2, [7]),
+    ]
+
+
+def test_a_backtest_scores_those_who_bought_and_existed(table):
+    users = table("""
+        node:bigint | start_time:timestamp | end_time:timestamp
+        0           |                      |
+        1           | 2024-03-16T00:00:00  |
+        2           |                      |
+        """)
+    sales = table("""
+        time:timestamp      | nodes:array<bigint>
+        2024-03-02T00:00:00 | [0 3]
+        2024-03-09T00:00:00 | [2 5]
+        """)
+    buyers = table("""
+        entity:bigint
+        1
+        2
+        """)
+    assert rows(build(users, sales, scored_entities=buyers)) == [
+        ("score", "03-15", 2, []),
+        ("train", "03-01", 0, [3]),
+        ("validation", "03-08", 2, [5]),
     ]
 
 

@@ -13,6 +13,7 @@ from recspark.gnn import loop
 from recspark.gnn.job import RankReport, TrainJob
 from recspark.pipeline.prepare import LEARNT, Prepared, held_files
 from recspark.pipeline.start import Run
+from recspark.prepare.anchors import EXAMPLES_WANTED
 from recspark.recommend import model_files
 from recspark.registry import ModelVersion, Registry
 from recspark.schema import TRAIN
@@ -63,9 +64,11 @@ def _log_choices(run: Run, report: RankReport, tracked: TrackedRun) -> None:
     best = report.history[report.best_epoch - 1]
     anchors = run.anchor_times(TRAIN)
     k, without = run.query.k, best.map_without_graph
+    asked = run.settings.snapshots.train_anchors
+    wanted = f"{EXAMPLES_WANTED:,} examples are wanted" if asked is None else f"{asked} are set"
     choices = {
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
-        f"as many of {run.settings.snapshots.train_anchors} as the events reach back",
+        f"{wanted}, as far as the events reach back",
         "epochs": f"{report.best_epoch} of {run.settings.training.max_epochs}: "
         f"validation MAP@{k} {report.best_validation_map:.4f} was the best",
         "weight of the graph's score": f"{best.tower_weight:g}: "

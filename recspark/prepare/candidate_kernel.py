@@ -18,7 +18,7 @@ from recspark.prepare.item_trends import trend_names
 from recspark.prepare.pair_history import History
 
 SEED_ROW = -1  # the `kind` of a row that is a seed, not an event
-_SEEDS_AT_ONCE = 512  # 150 candidates of 90 features each are 28 MB
+_SEEDS_AT_ONCE = 512  # 100 candidates of 110 features each are 23 MB
 
 
 @dataclass(frozen=True, kw_only=True)

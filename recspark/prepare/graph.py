@@ -14,7 +14,7 @@ from recspark.prepare import events, nodes, statistics
 from recspark.query.nodes import Query
 from recspark.settings import Settings
 from recspark.tables import Source, Workspace
-from recspark.windows import is_visible
+from recspark.windows import is_in_label_window, is_visible
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,16 @@ def first_event(source: Source, run_date: datetime) -> datetime:
             f"choose a later run date."
         )
     return datetime.fromisoformat(oldest)
+
+
+def count_buyers(source: Source, query: Query, anchor: datetime) -> int:
+    """How many entities have an event of the target table in the label window after the anchor."""
+    time = F.col(str(source.declared.time_column)).cast("timestamp")
+    inside = is_in_label_window(
+        time, F.lit(query.window.opens(anchor)), F.lit(query.window.closes(anchor))
+    )
+    buyers = source.frame.where(inside).agg(F.count_distinct(query.target_entity_key))
+    return int(buyers.collect()[0][0])
 
 
 def fit(
