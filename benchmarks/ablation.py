@@ -9,6 +9,7 @@ users of all dates are drawn together. Parts are:
 - `graph`: the graph's score counts nothing (the same trained model with its weight at 0);
 - `refit`: the model that validation chose, without the validation labels;
 - `heads`: one pair head instead of several;
+- `ranks`: one process that takes as many groups per step as all ranks took together;
 - `negatives`: all negatives in every step instead of a share;
 - `group NAME`: the pair features of a group count as missing (`pair_features.groups`).
 """
@@ -57,6 +58,9 @@ def variants(
 ) -> Iterator[tuple[str, settings.Settings]]:
     """Name and settings of every model that has to be trained besides the full one."""
     yield "heads", changed(chosen, "model", heads=1)
+    training = chosen.training
+    groups_of_all = training.num_processes * training.groups_per_batch
+    yield "ranks", changed(chosen, "training", num_processes=1, groups_per_batch=groups_of_all)
     yield "negatives", changed(chosen, "training", negative_share=1.0)
     for group, names in pair_features.groups(others).items():
         yield f"group {group}", changed(chosen, "model", ignored_features=names)

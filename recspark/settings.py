@@ -102,6 +102,7 @@ class Training(_Section):
     negative_share: Annotated[float, Field(gt=0, le=1)] = 0.33  # of candidates nobody bought
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.006  # peak of the one-cycle schedule
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    trees: bool = True  # add boosted trees, unless validation is clearly worse with them
     refit: bool = True  # train again with the validation labels, for the epochs validation chose
     max_attempts: PositiveInt = 3  # launches before giving up; each resumes from the checkpoint
 

@@ -1,4 +1,6 @@
+import runpy
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,3 +248,44 @@ def test_a_shop_that_cannot_be_is_refused(changes, message):
     size = {"num_users": 40, "num_items": 90, "num_events": 1200} | changes
     with pytest.raises(ValueError, match=message):
         Shop(seed=7, until=TINY.until, **size)
+
+
+def test_the_oracle_knows_more_than_what_sells_best():
+    oracle = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "demo_oracle.py"))
+    small = Shop(num_users=300, num_items=60, num_events=9_000, seed=7, until=date(2026, 11, 23))
+    as_of = date(2026, 11, 9)
+    found, num_users = oracle["oracle_map"](small, as_of, horizon_days=7, k=5)
+    assortment = Assortment.of(small)
+    users = shoppers.describe(small, np.arange(1, 301))
+    lines = purchases.simulate(assortment, users)
+    day = lines.second_B // 86_400 - (as_of - date(1970, 1, 1)).days
+    best = np.bincount(lines.item_B[(day < 0) & (day >= -30)]).argsort()[::-1][:5]
+    bought = {}
+    for user, item in zip(lines.user_B[(day >= 0) & (day < 7)], lines.item_B[(day >= 0) & (day < 7)],
+                          strict=True):  # fmt: skip
+        if users.email_opt_in_B[user]:
+            bought.setdefault(int(user), set()).add(int(item))
+    hits = [np.array([item in items for item in best]) for items in bought.values()]
+    popular = np.mean(
+        [
+            (hit * hit.cumsum() / np.arange(1, 6)).sum() / min(len(items), 5)
+            for hit, items in zip(hits, bought.values(), strict=True)
+        ]
+    )
+    assert num_users == len(bought)
+    assert 1.5 * popular < found < 1
+
+
+def test_the_oracle_sees_the_stock_that_the_shop_had_on_the_day():
+    oracle = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "demo_oracle.py"))
+    assortment = Assortment.of(TINY)
+    users = shoppers.describe(TINY, np.arange(1, 41))
+    lines = purchases.simulate(assortment, users)
+    second = int(np.median(lines.second_B))
+    stock = oracle["stock_on"](assortment, users, lines, second)
+    for user in range(40):
+        mine = (lines.user_B == user) & (lines.second_B <= second)
+        items = lines.item_B[mine][assortment.items.rhythm_days_I[lines.item_B[mine]] > 0]
+        newest_first = list(dict.fromkeys(items[::-1].tolist()))[: purchases.STOCK_PLACES]
+        kept = stock.item_BP[user]
+        assert sorted(kept[kept >= 0].tolist()) == sorted(newest_first)

@@ -14,6 +14,7 @@ from recspark import progress, settings
 from recspark.evaluate import metrics
 from recspark.files import read_rows
 from recspark.gnn import epochs, loop
+from recspark.gnn import steps as taken
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.job import TrainJob
 from recspark.gnn.model import Network
@@ -47,7 +48,9 @@ def job_of(folder, checkpoints, *, ranks=1, groups_per_batch=2, **training):
         ]
         return (tuple(files),) if ranks == 1 else tuple((file,) for file in files)
 
-    defaults = {"num_processes": ranks, "max_epochs": 2, "patience": 2, "refit": False}
+    defaults = {
+        "num_processes": ranks, "max_epochs": 2, "patience": 2, "refit": False, "trees": False,
+    }  # fmt: skip
     return TrainJob(
         encodings=ENCODINGS.model_dump_json(),
         model=settings.Model(width=16, id_width=8, dropout=0.0),
@@ -147,7 +150,7 @@ class Killed(Exception):
 def test_a_run_killed_in_its_second_epoch_resumes_to_the_weights_of_one_never_killed(
     folder, tmp_path, monkeypatch
 ):
-    options = {"max_epochs": 3, "patience": 3, "refit": True}
+    options = {"max_epochs": 3, "patience": 3, "refit": True, "trees": True}
     job = job_of(folder, tmp_path / "killed", **options)
     job = replace(job, model=job.model.model_copy(update={"dropout": 0.2}))
     whole = loop.train(replace(job, checkpoint_dir=str(tmp_path / "whole")))
@@ -159,11 +162,11 @@ def test_a_run_killed_in_its_second_epoch_resumes_to_the_weights_of_one_never_ki
             raise Killed
         return alive(*arguments)
 
-    alive = loop.draw_negatives
-    monkeypatch.setattr(loop, "draw_negatives", dying)
+    alive = taken.draw_negatives
+    monkeypatch.setattr(taken, "draw_negatives", dying)
     with pytest.raises(Killed):
         loop.train(job)
-    monkeypatch.setattr(loop, "draw_negatives", alive)
+    monkeypatch.setattr(taken, "draw_negatives", alive)
     resumed = loop.train(job)
     assert resumed.resumed_from_epoch == 1
     assert resumed.num_steps == whole.num_steps - 3
@@ -181,6 +184,24 @@ def test_a_checkpoint_of_another_seed_is_not_resumed(folder, tmp_path):
     assert (again.num_steps, again.resumed_from_epoch) == (0, 1)
     assert (other.num_steps, other.resumed_from_epoch) == (3, 0)
     assert other.history[0].loss != first.history[0].loss
+
+
+@pytest.mark.parametrize(
+    ("maps", "expected"),
+    [
+        ([0.500, 0.510, 0.506], 3),  # within a hundredth of the best: chance
+        ([0.500, 0.510, 0.504], 2),
+        ([0.510, 0.506, 0.502], 2),  # always against the best, so it cannot slip down by steps
+        ([0.0, 0.0, 0.0], 3),
+    ],
+)
+def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
+    folder, tmp_path, monkeypatch, maps, expected
+):
+    found = iter(maps)
+    monkeypatch.setattr(loop.validation, "choose_tower_weight", lambda *_, **__: {0.0: next(found)})
+    report = loop.train(job_of(folder, tmp_path, max_epochs=3, patience=3))
+    assert (report.best_epoch, report.best_validation_map) == (expected, maps[expected - 1])
 
 
 def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):

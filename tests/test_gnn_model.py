@@ -46,6 +46,18 @@ def totals(network, shop, batch, nodes=None):
     return graph.index_put(places, outputs.pairs_C) + outputs.tower_weight * graph
 
 
+def test_trends_of_all_items_are_encoded_once_and_are_those_of_some(network):
+    catalogue = Shop().catalogue([ANCHOR])
+    some = torch.tensor([1, 3])
+    alone = network.items(catalogue, ANCHOR, some)
+    assert not catalogue.encoded_trends
+    for _ in range(2):
+        whole = network.items(catalogue, ANCHOR)
+        torch.testing.assert_close(whole.tower_JD[some], alone.tower_JD)
+        torch.testing.assert_close(whole.prior_J[some], alone.prior_J)
+        assert list(catalogue.encoded_trends) == [ANCHOR]
+
+
 def test_groups_of_one_anchor_merge_to_seeds_in_order_with_each_reached_node_once():
     shop = Shop()
     batch = batch_of(shop, [0, 1], [2, 3, 4])

@@ -125,7 +125,7 @@ def run_of(declared, **kinds):
     chosen = settings.parse(content)
     return Run(
         settings=chosen, query=parse(chosen.query, chosen.tables),
-        run_date=datetime(2024, 6, 3), num_rows={}, anchors=(), workspace=None,
+        run_date=datetime(2024, 6, 3), num_rows={}, anchors=(), workspace=None, is_backtest=False,
         sources=dict.fromkeys(declared, SimpleNamespace(types=lambda: present)),
     )  # fmt: skip
 

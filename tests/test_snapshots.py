@@ -1,13 +1,15 @@
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from recspark import schema
-from recspark.prepare import anchors, snapshots
+from recspark.prepare import anchors, graph, snapshots
 from recspark.prepare.anchors import Anchor
 from recspark.query.parse import parse
 from recspark.settings import Table
@@ -83,6 +85,29 @@ def test_training_anchors_before_there_is_anything_to_learn_from_are_left_out(ca
     planned = plan(query(), "2024-03-29", "2024-02-23", step_days=7)
     assert [time for time, split in planned if split == "train"] == ["2024-03-01", "2024-03-08"]
     assert "2 of 6 training anchors" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("num_buyers", "expected"),
+    [(0, 40), (199, 40), (201, 40), (263, 31), (799, 11), (800, 10), (1_000_000, 10)],
+)
+def test_the_fewer_buy_in_a_window_the_more_training_anchors_there_are(num_buyers, expected):
+    assert anchors.enough(num_buyers) == expected
+
+
+def test_buyers_of_a_window_are_distinct_entities_after_its_anchor_and_up_to_its_end(table):
+    sales = table("""
+        buyer:bigint | at:timestamp
+        1            | 2024-03-01T00:00:00
+        2            | 2024-03-01T00:00:01
+        2            | 2024-03-05T00:00:00
+        3            | 2024-03-08T00:00:00
+        4            | 2024-03-08T00:00:01
+                     | 2024-03-02T00:00:00
+        """)
+    source = SimpleNamespace(frame=sales, declared=SimpleNamespace(time_column="at"))
+    asked = replace(query(), target_entity_key="buyer")
+    assert graph.count_buyers(source, asked, day("2024-03-01")) == 2
 
 
 def test_a_run_date_before_or_soon_after_the_first_event_is_refused():

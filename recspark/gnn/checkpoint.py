@@ -1,6 +1,7 @@
 """State that a later attempt resumes from: written whole under another name, then renamed."""
 
 import logging
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -23,6 +24,12 @@ class Progress:
     best_map: float = -1.0
     best_model: dict[str, Any] | None = None
     history: list[Epoch] = field(default_factory=list)
+
+    @property
+    def highest_map(self) -> float:
+        """The best validation MAP@K of any epoch so far; -inf before the first that has one."""
+        known = [one.validation_map for one in self.history if one.validation_map is not None]
+        return max(known, default=-math.inf)
 
     def is_over(self, max_epochs: int, patience: int | None) -> bool:
         """Whether the last epoch is done, or `patience` epochs were no better than the best."""

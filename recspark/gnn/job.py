@@ -54,7 +54,11 @@ class RankReport:
     num_steps: int  # optimizer steps of this attempt
     resumed_from_epoch: int  # epochs that an earlier attempt had finished; 0 when started fresh
     best_epoch: int
-    best_validation_map: float
+    best_validation_map: float  # of the selected model
+    map_without_trees: float  # of the network alone
+    tower_weight: float  # that validation chose for the graph's score, trees included
+    map_without_graph: float
+    has_trees: bool
     history: tuple[Epoch, ...] = field(default=())
     selected_path: str  # state of the model that validation chose
     serving_path: str  # state of the refitted model; the same file without refit

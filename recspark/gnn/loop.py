@@ -1,4 +1,4 @@
-"""The training loop that every rank runs, and the only place that seeds torch.
+"""The training loop that every rank runs.
 
 First a model is trained on the training anchors and validation chooses its epoch; then, if asked
 to, one is trained anew for as many epochs with the validation anchor included, to serve.
@@ -12,27 +12,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from recspark import files, schema
 from recspark.encodings import Encodings
-from recspark.gnn import batches, cache, epochs, validation
+from recspark.gnn import boosting, cache, epochs, validation
+from recspark.gnn.boosting import Chosen
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import ITEM_STATE_COLUMNS, NODE_COLUMNS, Catalogue
 from recspark.gnn.checkpoint import Checkpoints, Progress, write_whole
 from recspark.gnn.job import Epoch, RankReport, TrainJob
-from recspark.gnn.loss import draw_negatives, loss
 from recspark.gnn.model import Network
-from recspark.gnn.negatives import thin
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks, join
+from recspark.gnn.steps import Steps, seed_torch
 from recspark.ranges import RowRange
 
 log = logging.getLogger(__name__)
 
-_EPOCH_STREAM, _RANK_STREAM = 7_919, 104_729  # keep the random numbers of epochs and ranks apart
-_MAX_GRADIENT_NORM = 1.0
+# Of epochs whose validation MAP@K is as good but for chance the later is chosen: its rate has come
+# down further. By seed alone MAP@K differs by about 0.5 % (benchmarks/RESULTS.md).
+NO_WORSE = 0.01
 
 
 def train(job: TrainJob) -> RankReport:
@@ -74,8 +74,9 @@ class _Training:
             patience=training.patience,
             validate=self._choose_tower_weight,
         )
+        chosen = self._choose(selected)
         selected_path = serving_path = checkpoint_dir / "selected-model.pt"
-        self._publish(selected.best_model, selected_path)
+        self._publish(chosen.state, selected_path)
         history = tuple(selected.history)
         if training.refit:
             serving = self._fit(
@@ -84,10 +85,10 @@ class _Training:
                 max_epochs=selected.best_epoch,
                 patience=None,
                 validate=None,
-                tower_weight=selected.history[selected.best_epoch - 1].tower_weight,
+                tower_weight=chosen.tower_weight,
             )
             serving_path = checkpoint_dir / "serving-model.pt"
-            self._publish(serving.best_model, serving_path)
+            self._publish(self._as_chosen(serving, chosen), serving_path)
             history += tuple(serving.history)
         self.ranks.wait()
         return RankReport(
@@ -97,7 +98,11 @@ class _Training:
             num_steps=self.num_steps,
             resumed_from_epoch=self.resumed_from_epoch,
             best_epoch=selected.best_epoch,
-            best_validation_map=selected.best_map,
+            best_validation_map=chosen.validation_map,
+            map_without_trees=chosen.map_without_trees,
+            has_trees=chosen.scale is not None,
+            tower_weight=chosen.tower_weight,
+            map_without_graph=chosen.map_without_graph,
             history=history,
             selected_path=str(selected_path),
             serving_path=str(serving_path),
@@ -117,7 +122,7 @@ class _Training:
         training, ranks = self.job.training, self.ranks
         groups, num_own_batches = self._groups(splits)
         steps_per_epoch = ranks.largest(num_own_batches)
-        _seed(self.job.seed)
+        seed_torch(self.job.seed)
         network = Network(self.encodings, self.job.model).to(ranks.device)
         network.tower_weight.fill_(tower_weight)
         optimizer = torch.optim.AdamW(
@@ -143,12 +148,16 @@ class _Training:
         )  # fmt: skip
         while not progress.is_over(max_epochs, patience):
             epoch, started = progress.epochs_done + 1, time.monotonic()
-            steps = _Steps(self, groups, parallel, optimizer, schedule, line)
+            steps = Steps(
+                self.job, ranks, self.catalogue, self.encodings,
+                groups, parallel, optimizer, schedule, line,
+            )  # fmt: skip
             mean_loss = steps.run(epoch, steps_per_epoch, weight=1 if num_own_batches else 0)
+            self.num_steps += steps.num_done
             by_weight = validate(network) if validate is not None else {}
             chosen = float(network.tower_weight)
             quality = by_weight.get(chosen)
-            if quality is None or quality > progress.best_map:
+            if quality is None or quality >= progress.highest_map * (1 - NO_WORSE):
                 progress.best_epoch = epoch
                 progress.best_map = progress.best_map if quality is None else quality
                 progress.best_model = _copied(network)
@@ -166,15 +175,68 @@ class _Training:
                 )
         return progress
 
+    def _choose(self, selected: Progress) -> Chosen:
+        """The selected network with trees, unless validation is clearly worse with them."""
+        assert selected.best_model is not None, "a phase has at least one epoch"
+        best = selected.history[selected.best_epoch - 1]
+        alone = Chosen(
+            state=selected.best_model,
+            validation_map=selected.best_map,
+            tower_weight=best.tower_weight,
+            map_without_graph=best.map_without_graph or 0.0,
+            scale=None,
+            map_without_trees=selected.best_map,
+        )
+        if not self.job.training.trees:
+            return alone
+        network = self._boosted(selected.best_model, (schema.TRAIN,))
+        scale = boosting.rescale(
+            network, self._own((schema.VALIDATION,)), self.catalogue, self.ranks, seed=self.job.seed
+        )
+        by_weight = self._choose_tower_weight(network)
+        weight = float(network.tower_weight)
+        if by_weight[weight] < selected.best_map * (1 - NO_WORSE):
+            return alone
+        return Chosen(
+            state=_copied(network),
+            validation_map=by_weight[weight],
+            tower_weight=weight,
+            map_without_graph=by_weight[0.0],
+            scale=scale,
+            map_without_trees=selected.best_map,
+        )
+
+    def _as_chosen(self, serving: Progress, chosen: Chosen) -> dict[str, torch.Tensor]:
+        """The refitted network, with trees as the selected one has them."""
+        assert serving.best_model is not None, "a phase has at least one epoch"
+        if chosen.scale is None:
+            return serving.best_model
+        network = self._boosted(serving.best_model, (schema.TRAIN, schema.VALIDATION))
+        network.pair_head.trees.scale.fill_(chosen.scale)
+        return _copied(network)
+
+    def _boosted(self, state: dict[str, torch.Tensor], splits: tuple[str, ...]) -> Network:
+        network = Network(self.encodings, self.job.model).to(self.ranks.device)
+        network.load_state_dict(state)
+        boosting.add(
+            network, self._own(splits), self.catalogue, self.ranks,
+            negative_share=self.job.training.negative_share, seed=self.job.seed,
+        )  # fmt: skip
+        return network
+
+    def _own(self, splits: tuple[str, ...]) -> GroupStore | None:
+        """This rank's groups of the splits; None where it has none."""
+        own = [self.caches[split] for split in splits if split in self.caches]
+        return GroupStore(own) if own else None
+
     def _groups(self, splits: tuple[str, ...]) -> tuple[GroupStore, int]:
         """This rank's groups of the splits and in how many batches they come.
 
         A rank without any gets one of another rank's, to take part in the others' steps with
         weight 0, and 0 batches.
         """
-        own = [self.caches[split] for split in splits if split in self.caches]
-        if own:
-            groups = GroupStore(own)
+        groups = self._own(splits)
+        if groups is not None:
             planned = epochs.plan(groups.anchors_G, self.job.training.groups_per_batch, 0, 0)
             return groups, len(planned)
         everyones = (one for share in self.job.ranges[schema.TRAIN] for one in share)
@@ -184,77 +246,18 @@ class _Training:
         return GroupStore.of_ranges([first], self.folder / "lent.arrow"), 0
 
     def _choose_tower_weight(self, network: Network) -> dict[float, float]:
-        path = self.caches.get(schema.VALIDATION)
         return validation.choose_tower_weight(
             network,
-            None if path is None else GroupStore([path]),
+            self._own((schema.VALIDATION,)),
             self.catalogue,
             self.ranks,
             groups_per_batch=self.job.training.groups_per_batch,
             k=self.job.k,
         )
 
-    def _publish(self, state: dict[str, torch.Tensor] | None, path: Path) -> None:
-        assert state is not None, "a phase has at least one epoch"
+    def _publish(self, state: dict[str, torch.Tensor], path: Path) -> None:
         if self.ranks.rank == 0:
             write_whole(state, path)
-
-
-class _Steps:
-    """The optimizer steps of one epoch, as many on every rank."""
-
-    def __init__(
-        self,
-        training: _Training,
-        groups: GroupStore,
-        parallel: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-        line: ProgressLine,
-    ) -> None:
-        self.training, self.groups, self.parallel = training, groups, parallel
-        self.optimizer, self.schedule, self.line = optimizer, schedule, line
-
-    def run(self, epoch: int, num_steps: int, *, weight: int) -> float:
-        """Return the epoch's mean loss over all ranks' seeds; weight 0 learns nothing from own."""
-        job, ranks = self.training.job, self.training.ranks
-        rank_seed = job.seed + _EPOCH_STREAM * epoch + _RANK_STREAM * ranks.rank
-        _seed(rank_seed)  # of dropout; set per epoch, so that a resumed run draws the same
-        generator = torch.Generator().manual_seed(rank_seed)
-        self.parallel.train()
-        planned = epochs.plan(self.groups.anchors_G, job.training.groups_per_batch, job.seed, epoch)
-        total, seen, shown_loss = 0.0, 0, 0.0
-        for step in range(num_steps):
-            is_own = step < len(planned)
-            numbers = planned[step] if is_own else [0]
-            own_total, own_seeds, num_read = self._step(numbers, weight if is_own else 0, generator)
-            total, seen = total + own_total, seen + own_seeds
-            self.training.num_steps += 1
-            shown_loss = own_total / own_seeds if own_seeds else shown_loss
-            if ranks.rank == 0:
-                self.line.step(epoch, step + 1, shown_loss, num_read * ranks.world_size)
-        total, num_seeds = ranks.total([total, float(seen)])
-        return total / max(num_seeds, 1.0)
-
-    def _step(
-        self, numbers: list[int], weight: int, generator: torch.Generator
-    ) -> tuple[float, int, int]:
-        training, ranks = self.training, self.training.ranks
-        whole = batches.read(self.groups.groups(numbers), training.encodings)
-        batch = thin(whole, training.job.training.negative_share, generator).to(ranks.device)
-        available_I = training.catalogue.available(batch.anchor_days)
-        negatives_S = draw_negatives(available_I, generator)
-        outputs = self.parallel(batch, training.catalogue, negatives_S)
-        own = loss(outputs, batch, available_I, negatives_S)
-        num_seeds = ranks.total([float(weight * own.num_seeds)])[0]
-        # Ranks' gradients are averaged: this makes that the mean over the seeds of all ranks.
-        scaled = own.total * (weight * ranks.world_size / max(num_seeds, 1.0))
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(scaled)
-        nn.utils.clip_grad_norm_(self.parallel.parameters(), _MAX_GRADIENT_NORM)
-        self.optimizer.step()
-        self.schedule.step()
-        return float(own.total.detach()) * weight, own.num_seeds * weight, batch.num_seeds
 
 
 def _read_catalogue(job: TrainJob, encodings: Encodings) -> Catalogue:
@@ -270,7 +273,3 @@ def _in_words(by_weight: dict[float, float], chosen: float, k: int) -> str:
 
 def _copied(network: Network) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-
-
-def _seed(value: int) -> None:
-    torch.manual_seed(value)  # noqa: TID251 - the training module's weights and dropout

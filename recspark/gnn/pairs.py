@@ -10,18 +10,23 @@ from recspark import settings
 from recspark.encodings import Encodings
 from recspark.gnn.batches import Batch
 from recspark.gnn.encoders import Quantiles
+from recspark.gnn.trees import PairTrees
 
 _HIDDEN = (128, 64)
 
 
 class PairHead(nn.Module):
-    """The candidates' scores, by several heads that are averaged; zero before the first step."""
+    """The candidates' scores, by several heads that are averaged; zero before the first step.
+
+    Trees, once there are any, are added in evaluation mode; heads learn without them.
+    """
 
     ignored_F: Tensor
 
     def __init__(self, encodings: Encodings, shape: settings.Model) -> None:
         super().__init__()
         self.quantiles = Quantiles(encodings.pair_knots)
+        self.trees = PairTrees()
         ignored = [name in shape.ignored_features for name in encodings.pair_names]
         self.register_buffer("ignored_F", torch.tensor(ignored), persistent=False)
         first, second = _HIDDEN
@@ -39,8 +44,17 @@ class PairHead(nn.Module):
 
     def of_features(self, features_CF: Tensor) -> Tensor:
         """Return scores_CH of any pairs, whose features are NaN where unknown."""
-        places_CF = self.quantiles(features_CF.masked_fill(self.ignored_F, float("nan")))
+        scores_CH = self.of_heads(features_CF)
+        return scores_CH if self.training else scores_CH + self.trees(self.known(features_CF))
+
+    def of_heads(self, features_CF: Tensor) -> Tensor:
+        """Return scores_CH without the trees."""
+        places_CF = self.quantiles(self.known(features_CF))
         return torch.cat([head(places_CF) for head in self.perceptrons], dim=1)
+
+    def known(self, features_CF: Tensor) -> Tensor:
+        """The features, those that the settings ignore as missing."""
+        return features_CF.masked_fill(self.ignored_F, float("nan"))
 
 
 def _zero(width: int) -> nn.Linear:

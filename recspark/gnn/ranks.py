@@ -25,6 +25,14 @@ class Ranks:
         """The largest of the ranks' values."""
         return int(self._reduced([float(value)], dist.ReduceOp.MAX)[0])
 
+    def gather(self, value: bytes) -> list[bytes]:
+        """Every rank's value, in the order of ranks, the same list on every rank."""
+        if self.world_size == 1:
+            return [value]
+        found: list[bytes] = [b""] * self.world_size
+        dist.all_gather_object(found, value)
+        return found
+
     def wait(self) -> None:
         """Go on when every rank has come here."""
         if self.world_size > 1:

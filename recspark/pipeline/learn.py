@@ -61,18 +61,20 @@ def learn(run: Run, prepared: Prepared, tracked: TrackedRun) -> Learnt:
 
 def _log_choices(run: Run, report: RankReport, tracked: TrackedRun) -> None:
     """What validation and the data decided, each with its reason: a log line and `choices.json`."""
-    best = report.history[report.best_epoch - 1]
     anchors = run.anchor_times(TRAIN)
-    k, without = run.query.k, best.map_without_graph
+    k = run.query.k
+    highest = max(epoch.validation_map or 0.0 for epoch in report.history)
     asked = run.settings.snapshots.train_anchors
     wanted = f"{EXAMPLES_WANTED:,} examples are wanted" if asked is None else f"{asked} are set"
     choices = {
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
         f"{wanted}, as far as the events reach back",
         "epochs": f"{report.best_epoch} of {run.settings.training.max_epochs}: "
-        f"validation MAP@{k} {report.best_validation_map:.4f} was the best",
-        "weight of the graph's score": f"{best.tower_weight:g}: "
-        f"validation MAP@{k} {best.validation_map or 0:.4f}, without it {without or 0:.4f}",
+        f"validation MAP@{k} {report.map_without_trees:.4f}, of all epochs at most {highest:.4f}",
+        "boosted trees": f"{'yes' if report.has_trees else 'no'}: validation MAP@{k} "
+        f"{report.best_validation_map:.4f}, the network alone {report.map_without_trees:.4f}",
+        "weight of the graph's score": f"{report.tower_weight:g}: validation MAP@{k} "
+        f"{report.best_validation_map:.4f}, without it {report.map_without_graph:.4f}",
     }
     for name, told in choices.items():
         log.info("chosen: %s %s", name, told)

@@ -1,0 +1,156 @@
+"""Boosted trees on the pair features. They err elsewhere than the pair head, so the two are added.
+
+LambdaMART (Burges 2010) by XGBoost, which optimises MAP. Every rank boosts on its own seeds and the
+ranks' scores are averaged ("pasting", Breiman 1999), so no rank sees more than its share.
+Axes: C candidates, F pair features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xgboost
+from torch import Tensor, nn
+
+from recspark.encodings import Encodings
+from recspark.gnn import batches, epochs
+from recspark.gnn.cache import GroupStore
+from recspark.gnn.catalogue import Catalogue
+from recspark.gnn.negatives import thin
+from recspark.gnn.ranks import Ranks
+
+MOST_SEEDS = 20_000  # of a rank that trees learn from: with 100 candidates each a few hundred MB
+_ROUNDS = 200
+_SHAPE = {
+    "objective": "rank:map",
+    "lambdarank_pair_method": "topk",
+    "lambdarank_num_pair_per_sample": 30,
+    "tree_method": "hist",
+    "grow_policy": "lossguide",
+    "max_depth": 0,
+    "max_leaves": 31,
+    "max_bin": 127,
+    "eta": 0.05,
+    "subsample": 0.8,
+    "colsample_bynode": 0.5,
+    "nthread": 1,  # a rank and a Spark task have one core
+}
+
+
+class PairTrees(nn.Module):
+    """The score of candidates by all boosters, averaged and scaled; 0 while there are none.
+
+    The boosters travel in the module's state as one uint8 tensor.
+    """
+
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._boosters: list[xgboost.Booster] = []
+        # Of the trees' score in the pair head's unit.
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def forward(self, features_CF: Tensor) -> Tensor:
+        """Return the trees' part of the score, (C, 1) float32."""
+        if not self._boosters or not len(features_CF):
+            return features_CF.new_zeros(len(features_CF), 1)
+        values = features_CF.cpu().numpy()
+        found = [booster.inplace_predict(values) for booster in self._boosters]
+        mean_C = torch.from_numpy(np.mean(found, axis=0)).to(features_CF.device)
+        return (self.scale * mean_C).float().unsqueeze(1)
+
+    def get_extra_state(self) -> Tensor:
+        """The boosters: per booster its length as int64, then its bytes."""
+        parts = []
+        for booster in self._boosters:
+            raw = np.frombuffer(bytes(booster.save_raw("ubj")), np.uint8)
+            parts += [np.array([len(raw)], np.int64).view(np.uint8), raw]
+        return torch.from_numpy(np.concatenate([np.zeros(0, np.uint8), *parts]))
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Replace the boosters by those of a state."""
+        self.load(_split(state.cpu().numpy().tobytes()))
+
+    def load(self, raw: list[bytes]) -> None:
+        """Replace the boosters by these."""
+        self._boosters = [xgboost.Booster(_SHAPE, model_file=bytearray(one)) for one in raw]
+
+
+def _split(joined: bytes) -> list[bytes]:
+    parts, start = [], 0
+    while start < len(joined):
+        length = int(np.frombuffer(joined, np.int64, 1, offset=start)[0])
+        parts.append(joined[start + 8 : start + 8 + length])
+        start += 8 + length
+    return parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Candidates of a rank's own seeds."""
+
+    features_CF: Tensor  # float32
+    is_label_C: Tensor  # bool
+    seeds_C: Tensor  # int64, ascending
+
+
+def gather(
+    groups: GroupStore | None,
+    catalogue: Catalogue,
+    encodings: Encodings,
+    *,
+    share: float,
+    seed: int,
+) -> Pairs:
+    """Candidates on sale of at most `MOST_SEEDS` seeds, drawn group by group, negatives thinned."""
+    generator = torch.Generator().manual_seed(seed)
+    features, labels, seeds, num_seeds = [torch.zeros(0, len(encodings.pair_names))], [], [], 0
+    planned = [] if groups is None else epochs.plan(groups.anchors_G, 1, seed, 0)
+    for numbers in planned:
+        if num_seeds >= MOST_SEEDS:
+            break
+        assert groups is not None
+        batch = thin(batches.read(groups.groups(numbers), encodings), share, generator)
+        on_sale_I = catalogue.available(batch.anchor_days).cpu()
+        on_sale_C = on_sale_I[batch.candidate_items_C]
+        features.append(batch.features_CF[on_sale_C])
+        labels.append(batch.is_label_C[on_sale_C])
+        seeds.append(batch.candidate_seeds_C[on_sale_C] + num_seeds)
+        num_seeds += batch.num_seeds
+    return Pairs(
+        features_CF=torch.cat(features),
+        is_label_C=torch.cat([torch.zeros(0, dtype=torch.bool), *labels]),
+        seeds_C=torch.cat([torch.zeros(0, dtype=torch.int64), *seeds]),
+    )
+
+
+def boost(pairs: Pairs, ranks: Ranks, seed: int) -> list[bytes]:
+    """Every rank's booster, the same list on every rank; a rank without labels has none."""
+    own = b""
+    if pairs.is_label_C.any():
+        rows = xgboost.QuantileDMatrix(
+            pairs.features_CF.numpy(),
+            label=pairs.is_label_C.numpy().astype(np.int8),
+            qid=pairs.seeds_C.numpy(),
+            max_bin=_SHAPE["max_bin"],
+        )
+        booster = xgboost.train(_SHAPE | {"seed": seed + ranks.rank}, rows, _ROUNDS)
+        own = bytes(booster.save_raw("ubj"))
+    return [raw for raw in ranks.gather(own) if raw]
+
+
+def scale(head_C: Tensor, trees_C: Tensor, seeds_C: Tensor, ranks: Ranks) -> float:
+    """What makes the trees' scores deviate within a seed as the head's do, over all ranks."""
+    head, trees = ranks.total([_within(head_C, seeds_C), _within(trees_C, seeds_C)])
+    return (head / trees) ** 0.5 if trees > 0 else 0.0
+
+
+def _within(scores_C: Tensor, seeds_C: Tensor) -> float:
+    """Sum of squared deviations from the mean of the seed."""
+    scores_C = scores_C.double()
+    size = int(seeds_C.max()) + 1 if len(seeds_C) else 0
+    counts_B = torch.bincount(seeds_C, minlength=size).clamp(min=1)
+    mean_B = torch.bincount(seeds_C, scores_C, minlength=size) / counts_B
+    return float(((scores_C - mean_B[seeds_C]) ** 2).sum())

@@ -1,0 +1,120 @@
+"""Boosted trees beside the pair heads: what they learn, how they travel, when they count."""
+
+import pyarrow as pa
+import pytest
+import torch
+from subgraph_factory import ENCODINGS, Shop
+
+from recspark import settings
+from recspark.gnn import batches, boosting, trees
+from recspark.gnn.cache import GroupStore
+from recspark.gnn.model import Network
+from recspark.gnn.ranks import Ranks
+from recspark.gnn.trees import Pairs, PairTrees
+
+ANCHOR = 60.0
+ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+
+
+class Together:
+    """Two ranks, of which the other hands in what is given."""
+
+    rank, world_size, device = 0, 2, torch.device("cpu")
+
+    def __init__(self, other):
+        self.other = other
+
+    def gather(self, value):
+        return [value, self.other]
+
+
+def alternating(num_seeds=60, width=20):
+    """Of every seed's candidates those are bought whose two features have the same sign."""
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(num_seeds * width, 3, generator=generator)
+    return Pairs(
+        features_CF=features,
+        is_label_C=features[:, 0] * features[:, 1] > 0,
+        seeds_C=torch.arange(num_seeds).repeat_interleave(width),
+    )
+
+
+@pytest.fixture(scope="module")
+def boosted():
+    return trees.boost(alternating(), ALONE, seed=7)
+
+
+def test_trees_learn_what_no_single_feature_says(boosted):
+    module = PairTrees()
+    module.load(boosted)
+    signs = torch.tensor([[1.0, 1.0, 0.0], [-1.0, -1.0, 0.0], [1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])
+    scores = module(signs).squeeze(1)
+    assert min(scores[:2]) > max(scores[2:]) + 1
+
+
+def test_the_same_rows_and_seed_give_the_same_trees_and_another_seed_others(boosted):
+    assert trees.boost(alternating(), ALONE, seed=7) == boosted
+    assert trees.boost(alternating(), ALONE, seed=8) != boosted
+
+
+def test_ranks_are_averaged_and_one_without_labels_has_no_say(boosted):
+    other = trees.boost(alternating(), ALONE, seed=8)[0]
+    both, one = PairTrees(), PairTrees()
+    both.load(trees.boost(alternating(), Together(other), seed=7))
+    features = alternating().features_CF[:5]
+    parts = []
+    for raw in (boosted[0], other):
+        one.load([raw])
+        parts.append(one(features))
+    torch.testing.assert_close(both(features), (parts[0] + parts[1]) / 2)
+    assert trees.boost(alternating(), Together(b""), seed=7) == boosted
+    nobody = Pairs(
+        features_CF=torch.zeros(0, 3), is_label_C=torch.zeros(0, dtype=torch.bool),
+        seeds_C=torch.zeros(0, dtype=torch.int64),
+    )  # fmt: skip
+    assert trees.boost(nobody, Together(other), seed=7) == [other]
+
+
+def test_trees_travel_in_the_state_and_are_silent_while_heads_learn(boosted):
+    network = Network(ENCODINGS, settings.Model(width=16, id_width=8)).eval()
+    features = alternating().features_CF[:5]
+    silent = network.pair_head.of_features(features)
+    network.pair_head.trees.load(boosted)
+    network.pair_head.trees.scale.fill_(0.5)
+    told = network.pair_head.of_features(features)
+    torch.testing.assert_close(told - silent, network.pair_head.trees(features).expand(-1, 2))
+    again = Network(ENCODINGS, settings.Model(width=16, id_width=8)).eval()
+    again.load_state_dict(network.state_dict())
+    assert torch.equal(again.pair_head.of_features(features), told)
+    again.load_state_dict(Network(ENCODINGS, settings.Model(width=16, id_width=8)).state_dict())
+    assert again.pair_head.trees(features).abs().max() == 0
+    network.train()
+    network.pair_head.perceptrons.eval()
+    assert torch.equal(network.pair_head.of_features(features), silent)
+
+
+def test_heads_and_trees_come_to_deviate_alike_within_a_seed():
+    seeds = torch.tensor([0, 0, 1, 1])
+    head, deep = torch.tensor([5.0, 7.0, -1.0, 1.0]), torch.tensor([0.0, 0.5, 9.0, 9.5])
+    assert trees.scale(head, deep, seeds, ALONE) == pytest.approx(4.0)
+    assert trees.scale(head, torch.ones(4), seeds, ALONE) == 0
+
+
+def test_candidates_off_sale_and_ignored_features_teach_nothing(tmp_path):
+    shop = Shop()
+    group = shop.group([0, 1, 2], ANCHOR)
+    with (
+        pa.OSFile(f"{tmp_path}/own.arrow", "wb") as sink,
+        pa.ipc.new_file(sink, group.schema) as to,
+    ):
+        to.write_batch(group)
+    store, catalogue = GroupStore([tmp_path / "own.arrow"]), shop.catalogue([ANCHOR])
+    shape = settings.Model(width=16, id_width=8, ignored_features=(ENCODINGS.pair_names[1],))
+    network = Network(ENCODINGS, shape)
+    found = boosting._pairs(network, store, catalogue, 1.0, seed=1)
+    batch = batches.read([group], ENCODINGS)
+    on_sale = catalogue.available(ANCHOR)[batch.candidate_items_C]
+    assert torch.equal(found.features_CF[:, 0], batch.features_CF[on_sale, 0])
+    assert torch.equal(found.is_label_C, batch.is_label_C[on_sale])
+    assert torch.equal(found.seeds_C, batch.candidate_seeds_C[on_sale])
+    assert found.features_CF[:, 1].isnan().all()
