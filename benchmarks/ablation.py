@@ -7,6 +7,7 @@ the same seed and scored on what was bought after the date; differences are pair
 users of all dates are drawn together. Parts are:
 
 - `graph`: the graph's score counts nothing (the same trained model with its weight at 0);
+- `trees`: the boosted trees count nothing (the same model with their scale at 0);
 - `refit`: the model that validation chose, without the validation labels;
 - `heads`: one pair head instead of several;
 - `ranks`: one process that takes as many groups per step as all ranks took together;
@@ -37,7 +38,7 @@ from recspark.session import close_session, open_session
 from recspark.tracking import open_tracker
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-FULL, GRAPH, REFIT = "full", "graph", "refit"
+FULL, GRAPH, TREES, REFIT = "full", "graph", "trees", "refit"
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ def variants(
         yield f"group {group}", changed(chosen, "model", ignored_features=names)
 
 
-def without_graph(state: bytes) -> bytes:
-    """The same parameters with the graph's weight at 0."""
+def silenced(state: bytes, name: str) -> bytes:
+    """The same parameters with the weight of this name at 0."""
     parameters = torch.load(io.BytesIO(state))
-    parameters["tower_weight"] = torch.zeros_like(parameters["tower_weight"])
+    parameters[name] = torch.zeros_like(parameters[name])
     buffer = io.BytesIO()
     torch.save(parameters, buffer)
     return buffer.getvalue()
@@ -91,7 +92,9 @@ def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
         learnt = learn.learn(run, prepared, tracked)
     measure(FULL, run, learnt.serving)
     if GRAPH in parts or not parts:
-        measure(GRAPH, run, without_graph(learnt.serving))
+        measure(GRAPH, run, silenced(learnt.serving, "tower_weight"))
+    if TREES in parts or not parts:
+        measure(TREES, run, silenced(learnt.serving, "pair_head.trees.scale"))
     if REFIT in parts or not parts:
         measure(REFIT, run, learnt.selected)
     for name, chosen in variants(run.settings, others):

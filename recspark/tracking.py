@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -154,9 +154,15 @@ class Run:
                     "catalogue": str(catalogue),
                 },
                 signature=SIGNATURE,
-                pip_requirements=[f"{package}=={version(package)}" for package in MODEL_PACKAGES],
+                pip_requirements=_requirements(),
             )
         return str(logged.model_uri)
+
+
+def _requirements() -> list[str]:
+    """Exact versions of what the model needs; XGBoost has another name on some platforms."""
+    trees = sorted(set(packages_distributions().get("xgboost", [])))
+    return [f"{package}=={version(package)}" for package in (*MODEL_PACKAGES, *trees)]
 
 
 def open_tracker(chosen: settings.Tracking) -> Tracker:
