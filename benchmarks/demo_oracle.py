@@ -1,6 +1,6 @@
 """What the demo shop's own probabilities would reach: the most that any recommender can hope for.
 
-    python benchmarks/demo_oracle.py --until 2026-11-24 --as-of 2026-11-16
+    python benchmarks/demo_oracle.py --until 2026-11-23 --as-of 2026-11-16
 
 The oracle knows every user's hidden taste, rhythms and stock on the date, and the demand of every
 day after it; it does not know when users will come. It ranks items by their mean chance

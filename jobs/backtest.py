@@ -73,6 +73,7 @@ def main(
                 judged.append(Judged(as_of=as_of, seed=seed, totals=verdict.totals))
                 started = time.monotonic()
             listed.unpersist()
+            truth.unpersist()
         summary = summarize(judged, judge.OURS)
         console.print(judge.summary_table(summary))
         console.print(judge.resources_table(resources))

@@ -81,9 +81,9 @@ class Shop:
         return str(file)
 
 
-def fault_of(config, run_date):
+def fault_of(config, date, job=main, option="--run-date"):
     """The one line with which the job ends."""
-    ended = CliRunner().invoke(main, ["--config", config, "--run-date", run_date])
+    ended = CliRunner().invoke(job, ["--config", config, option, date])
     assert ended.exit_code == 1, ended.output
     assert ended.stdout == ""
     lines = ended.stderr.strip().splitlines()
@@ -235,6 +235,15 @@ def test_nothing_to_learn_or_nobody_to_mail_ends_before_training(
         in caplog.text
     )
     assert not (tmp_path / "recommendations").exists()
+
+
+def test_a_backtest_that_nobody_bought_after_ends_in_one_sentence(shop, tmp_path):
+    config = shop.config({"snapshots.train_anchors": 1}, tmp_path)
+    backtest = runpy.run_path(str(JOB.with_name("backtest.py")))["main"]
+    assert fault_of(config, "2024-04-01", backtest, "--as-of") == (
+        "backtest: nobody who existed on 2024-04-01 bought anything in the 7 days after it; choose "
+        "a date that the purchases reach beyond."
+    )
 
 
 def test_a_spark_without_delta_is_told_how_to_get_it(tmp_path):

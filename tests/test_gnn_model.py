@@ -48,6 +48,7 @@ def totals(network, shop, batch, nodes=None):
 
 def test_trends_of_all_items_are_encoded_once_and_are_those_of_some(network):
     catalogue = Shop().catalogue([ANCHOR])
+    network.train()  # dropout is 0; only steps ask again and again
     some = torch.tensor([1, 3])
     alone = network.items(catalogue, ANCHOR, some)
     assert not catalogue.encoded_trends

@@ -1,4 +1,4 @@
-"""Gives a trained network its trees, and lets validation say what they are worth."""
+"""Gives a trained network its trees, and brings their scores to the heads' unit."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,5 +64,5 @@ def _pairs(
     network: Network, groups: GroupStore | None, catalogue: Catalogue, share: float, seed: int
 ) -> Pairs:
     found = trees.gather(groups, catalogue, network.encodings, share=share, seed=seed + _STREAM)
-    ignored_F = network.pair_head.ignored_F.cpu()
-    return replace(found, features_CF=found.features_CF.masked_fill(ignored_F, float("nan")))
+    known_CF = network.pair_head.known(found.features_CF.to(network.pair_head.ignored_F.device))
+    return replace(found, features_CF=known_CF.cpu())

@@ -75,7 +75,7 @@ class Catalogue:
     item_table: str
     tables: Mapping[str, NodeTable]
     trends: Mapping[float, Tensor]  # anchor in days -> (I, T) float32, NaN rows for absent items
-    # What the item tower makes of whole anchors; filled as they are asked for.
+    # What the item tower makes of whole anchors; filled as training asks for them.
     encoded_trends: dict[float, Tensor] = field(default_factory=dict)
 
     @classmethod

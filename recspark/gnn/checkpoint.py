@@ -32,7 +32,7 @@ class Progress:
         return max(known, default=-math.inf)
 
     def is_over(self, max_epochs: int, patience: int | None) -> bool:
-        """Whether the last epoch is done, or `patience` epochs were no better than the best."""
+        """Whether the last epoch is done, or `patience` epochs came after the chosen one."""
         if self.epochs_done >= max_epochs:
             return True
         return patience is not None and self.epochs_done - self.best_epoch >= patience

@@ -12,7 +12,6 @@ from recspark.encodings import Encodings
 from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.encoders import Quantiles
 
-_MAX_ITEMS_KEPT = 20_000  # a training step looks at all of so few; of more it looks at some
 _SHUT_GATE = -2.0  # an id's own vector starts at an eighth: it must prove itself against features
 
 
@@ -66,9 +65,11 @@ class ItemTower(nn.Module):
         )
 
     def _encoded_trend(self, catalogue: Catalogue, nodes_J: Tensor, anchor_days: float) -> Tensor:
-        """The trend through its distribution functions, which learn nothing: kept for all items."""
-        num_items = catalogue.num_items
-        if len(nodes_J) < num_items or num_items > _MAX_ITEMS_KEPT:
+        """The trend through its distribution functions, which learn nothing.
+
+        Steps that look at all items ask for the same few anchors again and again: those are kept.
+        """
+        if not self.training or len(nodes_J) < catalogue.num_items:
             encoded_JT: Tensor = self.trend(catalogue.trend(anchor_days)[nodes_J])
             return encoded_JT
         if anchor_days not in catalogue.encoded_trends:

@@ -30,8 +30,8 @@ from recspark.ranges import RowRange
 
 log = logging.getLogger(__name__)
 
-# Of epochs whose validation MAP@K is as good but for chance the later is chosen: its rate has come
-# down further. By seed alone MAP@K differs by about 0.5 % (benchmarks/RESULTS.md).
+# A share of validation MAP@K that is taken for chance. Of epochs as good but for chance the later
+# is chosen, as its rate has come down further; trees stay unless it is worse with them by more.
 NO_WORSE = 0.01
 
 

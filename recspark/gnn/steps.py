@@ -18,7 +18,7 @@ _MAX_GRADIENT_NORM = 1.0
 
 
 class Steps:
-    """The optimizer steps of one epoch, as many on every rank."""
+    """What the steps of one rank take, and how many were done."""
 
     def __init__(
         self,

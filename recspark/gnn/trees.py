@@ -47,6 +47,7 @@ class PairTrees(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self._raw: list[bytes] = []
         self._boosters: list[xgboost.Booster] = []
         # Of the trees' score in the pair head's unit.
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
@@ -64,9 +65,8 @@ class PairTrees(nn.Module):
     def get_extra_state(self) -> Tensor:
         """The boosters: per booster its length as int64, then its bytes."""
         parts = []
-        for booster in self._boosters:
-            raw = np.frombuffer(bytes(booster.save_raw("ubj")), np.uint8)
-            parts += [np.array([len(raw)], np.int64).view(np.uint8), raw]
+        for raw in self._raw:
+            parts += [np.array([len(raw)], np.int64).view(np.uint8), np.frombuffer(raw, np.uint8)]
         return torch.from_numpy(np.concatenate([np.zeros(0, np.uint8), *parts]))
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -75,6 +75,7 @@ class PairTrees(nn.Module):
 
     def load(self, raw: list[bytes]) -> None:
         """Replace the boosters by these."""
+        self._raw = raw
         self._boosters = [xgboost.Booster(_SHAPE, model_file=bytearray(one)) for one in raw]
 
 

@@ -107,7 +107,7 @@ def _future_truth(run: Run, encodings: Encodings, built: Graph, eligible: DataFr
     truth = bought.withColumn(schema.ANCHOR_TIME, F.lit(run.run_date)).persist()
     if truth.isEmpty():
         raise ValueError(
-            f"backtest of {run.run_date:%Y-%m-%d}: nobody who existed then bought anything in the "
+            f"nobody who existed on {run.run_date:%Y-%m-%d} bought anything in the "
             f"{run.horizon_days} days after it; choose a date that the purchases reach beyond."
         )
     return truth

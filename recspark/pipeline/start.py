@@ -107,8 +107,8 @@ def start(
     meaning.check_columns(query, {name: source.types() for name, source in sources.items()})
     first_event = graph.first_event(sources[query.target_table], run_date)
     num_rows = graph.check(sources, settings, run_date)
-    num_train = settings.snapshots.train_anchors
-    if num_train is None:
+    num_train = settings.snapshots.train_anchors or anchors.FEWEST_TRAINING
+    if settings.snapshots.train_anchors is None and TRAIN in splits:
         # The newest window that is training's in every kind of run.
         anchor = query.window.back(run_date, len(LEARNING))
         num_train = anchors.enough(graph.count_buyers(sources[query.target_table], query, anchor))
