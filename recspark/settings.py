@@ -85,7 +85,7 @@ class Model(_Section):
     width: Annotated[int, Field(ge=8, multiple_of=4)] = 64  # channels of every hidden vector
     id_width: Annotated[int, Field(ge=4)] = 32  # channels of the gated id embedding
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    heads: PositiveInt = 2  # pair heads, averaged
+    heads: PositiveInt = 4  # pair heads, averaged
     ignored_features: tuple[str, ...] = ()  # pair features that count as missing everywhere
     max_categories: PositiveInt = 200  # distinct values kept per category column
     text_buckets: PositiveInt = 2048  # hash buckets of word n-grams
@@ -96,7 +96,7 @@ class Training(_Section):
 
     num_processes: PositiveInt = 2  # ranks; each takes one Spark task slot
     use_gpu: bool = False  # nccl on GPUs that Spark assigns; else gloo on CPUs
-    max_epochs: PositiveInt = 3
+    max_epochs: PositiveInt = 2
     patience: PositiveInt = 2  # epochs clearly below the best validation MAP@K before stopping
     groups_per_batch: PositiveInt = 1  # groups of seeds per rank and step
     negative_share: Annotated[float, Field(gt=0, le=1)] = 0.33  # of candidates nobody bought

@@ -25,7 +25,7 @@ class Together:
         self.other = other
 
     def gather(self, value):
-        return [value, self.other]
+        return [value, trees._joined(self.other)]
 
 
 def alternating(num_seeds=60, width=20):
@@ -41,7 +41,7 @@ def alternating(num_seeds=60, width=20):
 
 @pytest.fixture(scope="module")
 def boosted():
-    return trees.boost(alternating(), ALONE, seed=7)
+    return [trees.boost(alternating(), seed=7)]
 
 
 def test_trees_learn_what_no_single_feature_says(boosted):
@@ -53,26 +53,27 @@ def test_trees_learn_what_no_single_feature_says(boosted):
 
 
 def test_the_same_rows_and_seed_give_the_same_trees_and_another_seed_others(boosted):
-    assert trees.boost(alternating(), ALONE, seed=7) == boosted
-    assert trees.boost(alternating(), ALONE, seed=8) != boosted
+    assert [trees.boost(alternating(), seed=7)] == boosted
+    assert [trees.boost(alternating(), seed=8)] != boosted
 
 
-def test_ranks_are_averaged_and_one_without_labels_has_no_say(boosted):
-    other = trees.boost(alternating(), ALONE, seed=8)[0]
-    both, one = PairTrees(), PairTrees()
-    both.load(trees.boost(alternating(), Together(other), seed=7))
-    features = alternating().features_CF[:5]
-    parts = []
-    for raw in (boosted[0], other):
-        one.load([raw])
-        parts.append(one(features))
-    torch.testing.assert_close(both(features), (parts[0] + parts[1]) / 2)
-    assert trees.boost(alternating(), Together(b""), seed=7) == boosted
+def test_boosters_of_all_ranks_are_averaged_and_one_without_labels_has_no_say(boosted):
     nobody = Pairs(
         features_CF=torch.zeros(0, 3), is_label_C=torch.zeros(0, dtype=torch.bool),
         seeds_C=torch.zeros(0, dtype=torch.int64),
     )  # fmt: skip
-    assert trees.boost(nobody, Together(other), seed=7) == [other]
+    other = trees.boost(alternating(), seed=8)
+    together = trees.of_all_ranks([*boosted, trees.boost(nobody, seed=7)], Together([other]))
+    assert together == [*boosted, other]
+    all_of_them, one = PairTrees(), PairTrees()
+    all_of_them.load(together)
+    features = alternating().features_CF[:5]
+    parts = []
+    for raw in together:
+        one.load([raw])
+        parts.append(one(features))
+    torch.testing.assert_close(all_of_them(features), (parts[0] + parts[1]) / 2)
+    assert trees.of_all_ranks([], Together([])) == []
 
 
 def test_trees_travel_in_the_state_and_are_silent_while_heads_learn(boosted):
@@ -82,7 +83,7 @@ def test_trees_travel_in_the_state_and_are_silent_while_heads_learn(boosted):
     network.pair_head.trees.load(boosted)
     network.pair_head.trees.scale.fill_(0.5)
     told = network.pair_head.of_features(features)
-    torch.testing.assert_close(told - silent, network.pair_head.trees(features).expand(-1, 2))
+    torch.testing.assert_close(told - silent, network.pair_head.trees(features).expand(-1, 4))
     again = Network(ENCODINGS, settings.Model(width=16, id_width=8)).eval()
     again.load_state_dict(network.state_dict())
     assert torch.equal(again.pair_head.of_features(features), told)
@@ -100,21 +101,45 @@ def test_heads_and_trees_come_to_deviate_alike_within_a_seed():
     assert trees.scale(head, torch.ones(4), seeds, ALONE) == 0
 
 
+def stored(folder, *groups):
+    with (
+        pa.OSFile(f"{folder}/own.arrow", "wb") as sink,
+        pa.ipc.new_file(sink, groups[0].schema) as to,
+    ):
+        for group in groups:
+            to.write_batch(group)
+    return GroupStore([folder / "own.arrow"])
+
+
 def test_candidates_off_sale_and_ignored_features_teach_nothing(tmp_path):
     shop = Shop()
     group = shop.group([0, 1, 2], ANCHOR)
-    with (
-        pa.OSFile(f"{tmp_path}/own.arrow", "wb") as sink,
-        pa.ipc.new_file(sink, group.schema) as to,
-    ):
-        to.write_batch(group)
-    store, catalogue = GroupStore([tmp_path / "own.arrow"]), shop.catalogue([ANCHOR])
+    store, catalogue = stored(tmp_path, group), shop.catalogue([ANCHOR])
     shape = settings.Model(width=16, id_width=8, ignored_features=(ENCODINGS.pair_names[1],))
     network = Network(ENCODINGS, shape)
-    found = boosting._pairs(network, store, catalogue, 1.0, seed=1)
+    found = boosting._pairs(network, store, catalogue, seed=1)
     batch = batches.read([group], ENCODINGS)
     on_sale = catalogue.available(ANCHOR)[batch.candidate_items_C]
     assert torch.equal(found.features_CF[:, 0], batch.features_CF[on_sale, 0])
     assert torch.equal(found.is_label_C, batch.is_label_C[on_sale])
     assert torch.equal(found.seeds_C, batch.candidate_seeds_C[on_sale])
     assert found.features_CF[:, 1].isnan().all()
+
+
+def test_boosters_see_parts_of_the_seeds_and_draws_of_their_own(tmp_path):
+    shop = Shop()
+    groups = [shop.group([seed], ANCHOR) for seed in range(4)]
+    store, catalogue = stored(tmp_path, *groups), shop.catalogue([ANCHOR])
+
+    def drawn(**how):
+        return trees.gather(store, catalogue, ENCODINGS, **how)
+
+    whole, half = drawn(seed=1), drawn(part=0.5, seed=1)
+    assert (int(whole.seeds_C.max()), int(half.seeds_C.max())) == (3, 1)
+    size = len(half.seeds_C)
+    assert torch.equal(half.features_CF.nan_to_num(), whole.features_CF[:size].nan_to_num())
+    others = [drawn(part=0.5, seed=seed).features_CF.nan_to_num() for seed in range(2, 12)]
+    assert any(not torch.equal(half.features_CF.nan_to_num(), other) for other in others)
+    thin = drawn(negative_share=0.01, seed=1)
+    assert int(thin.is_label_C.sum()) == int(whole.is_label_C.sum())
+    assert len(thin.is_label_C) < len(whole.is_label_C)

@@ -1,5 +1,6 @@
 """Gives a trained network its trees, and brings their scores to the heads' unit."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from recspark.gnn.ranks import Ranks
 from recspark.gnn.trees import Pairs
 
 _STREAM = 15_485_863  # keeps the candidates that trees see apart from those of epochs
+_BOOSTER_STREAM = 104_729  # and those of one booster from another's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,20 +27,23 @@ class Chosen:
     map_without_graph: float
     scale: float | None  # of the trees' score; None: there are none
     map_without_trees: float
+    map_with_trees: float | None  # also where they were refused; None: none were made
 
 
 def add(
-    network: Network,
-    groups: GroupStore | None,
-    catalogue: Catalogue,
-    ranks: Ranks,
-    *,
-    negative_share: float,
-    seed: int,
+    network: Network, groups: GroupStore | None, catalogue: Catalogue, ranks: Ranks, *, seed: int
 ) -> None:
     """Boost trees on the ranks' groups together and give them to the network."""
-    pairs = _pairs(network, groups, catalogue, negative_share, seed)
-    network.pair_head.trees.load(trees.boost(pairs, ranks, seed))
+    own = []
+    for number in range(math.ceil(trees.NUM_BOOSTERS / ranks.world_size)):
+        stream = seed + _BOOSTER_STREAM * (number * ranks.world_size + ranks.rank)
+        pairs = _pairs(
+            network, groups, catalogue, stream,
+            part=min(1.0, trees.LARGEST_PART * ranks.world_size),
+            negative_share=trees.NEGATIVE_SHARE,
+        )  # fmt: skip
+        own.append(trees.boost(pairs, stream))
+    network.pair_head.trees.load(trees.of_all_ranks(own, ranks))
 
 
 @torch.no_grad()
@@ -47,7 +52,7 @@ def rescale(
 ) -> float:
     """Let trees and heads count alike on these groups, which neither has learnt from."""
     network.eval()
-    head, pairs = network.pair_head, _pairs(network, groups, catalogue, 1.0, seed)
+    head, pairs = network.pair_head, _pairs(network, groups, catalogue, seed)
     features_CF = pairs.features_CF.to(ranks.device)
     head.trees.scale.fill_(1.0)
     found = trees.scale(
@@ -61,8 +66,17 @@ def rescale(
 
 
 def _pairs(
-    network: Network, groups: GroupStore | None, catalogue: Catalogue, share: float, seed: int
+    network: Network,
+    groups: GroupStore | None,
+    catalogue: Catalogue,
+    seed: int,
+    *,
+    part: float = 1.0,
+    negative_share: float = 1.0,
 ) -> Pairs:
-    found = trees.gather(groups, catalogue, network.encodings, share=share, seed=seed + _STREAM)
+    found = trees.gather(
+        groups, catalogue, network.encodings,
+        part=part, negative_share=negative_share, seed=seed + _STREAM,
+    )  # fmt: skip
     known_CF = network.pair_head.known(found.features_CF.to(network.pair_head.ignored_F.device))
     return replace(found, features_CF=known_CF.cpu())

@@ -56,6 +56,7 @@ class RankReport:
     best_epoch: int
     best_validation_map: float  # of the selected model
     map_without_trees: float  # of the network alone
+    map_with_trees: float | None  # also where they were refused; None: none were made
     tower_weight: float  # that validation chose for the graph's score, trees included
     map_without_graph: float
     has_trees: bool

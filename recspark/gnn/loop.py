@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -100,6 +101,7 @@ class _Training:
             best_epoch=selected.best_epoch,
             best_validation_map=chosen.validation_map,
             map_without_trees=chosen.map_without_trees,
+            map_with_trees=chosen.map_with_trees,
             has_trees=chosen.scale is not None,
             tower_weight=chosen.tower_weight,
             map_without_graph=chosen.map_without_graph,
@@ -186,6 +188,7 @@ class _Training:
             map_without_graph=best.map_without_graph or 0.0,
             scale=None,
             map_without_trees=selected.best_map,
+            map_with_trees=None,
         )
         if not self.job.training.trees:
             return alone
@@ -196,7 +199,7 @@ class _Training:
         by_weight = self._choose_tower_weight(network)
         weight = float(network.tower_weight)
         if by_weight[weight] < selected.best_map * (1 - NO_WORSE):
-            return alone
+            return replace(alone, map_with_trees=by_weight[weight])
         return Chosen(
             state=_copied(network),
             validation_map=by_weight[weight],
@@ -204,6 +207,7 @@ class _Training:
             map_without_graph=by_weight[0.0],
             scale=scale,
             map_without_trees=selected.best_map,
+            map_with_trees=by_weight[weight],
         )
 
     def _as_chosen(self, serving: Progress, chosen: Chosen) -> dict[str, torch.Tensor]:
@@ -218,10 +222,7 @@ class _Training:
     def _boosted(self, state: dict[str, torch.Tensor], splits: tuple[str, ...]) -> Network:
         network = Network(self.encodings, self.job.model).to(self.ranks.device)
         network.load_state_dict(state)
-        boosting.add(
-            network, self._own(splits), self.catalogue, self.ranks,
-            negative_share=self.job.training.negative_share, seed=self.job.seed,
-        )  # fmt: skip
+        boosting.add(network, self._own(splits), self.catalogue, self.ranks, seed=self.job.seed)
         return network
 
     def _own(self, splits: tuple[str, ...]) -> GroupStore | None:

@@ -71,14 +71,22 @@ def _log_choices(run: Run, report: RankReport, tracked: TrackedRun) -> None:
         f"{wanted}, as far as the events reach back",
         "epochs": f"{report.best_epoch} of {run.settings.training.max_epochs}: "
         f"validation MAP@{k} {report.map_without_trees:.4f}, of all epochs at most {highest:.4f}",
-        "boosted trees": f"{'yes' if report.has_trees else 'no'}: validation MAP@{k} "
-        f"{report.best_validation_map:.4f}, the network alone {report.map_without_trees:.4f}",
+        "boosted trees": _of_trees(report, k),
         "weight of the graph's score": f"{report.tower_weight:g}: validation MAP@{k} "
         f"{report.best_validation_map:.4f}, without it {report.map_without_graph:.4f}",
     }
     for name, told in choices.items():
         log.info("chosen: %s %s", name, told)
     tracked.log_json(choices, "choices.json")
+
+
+def _of_trees(report: RankReport, k: int) -> str:
+    if report.map_with_trees is None:
+        return "no: the settings leave them out"
+    return (
+        f"{'yes' if report.has_trees else 'no'}: validation MAP@{k} {report.map_with_trees:.4f} "
+        f"with them, the network alone {report.map_without_trees:.4f}"
+    )
 
 
 def _checkpoint_folder(run: Run) -> Path:
