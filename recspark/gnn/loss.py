@@ -38,16 +38,23 @@ def loss(outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tenso
     """
     valid_C = available_I[batch.candidate_items_C]
     is_label_C, seeds_C = batch.is_label_C & valid_C, batch.candidate_seeds_C
-    ranked = [  # every head learns alone: together they would agree sooner, and average less out
-        lambda_rank(scores_C, is_label_C, valid_C, seeds_C, batch.num_seeds).sum()
-        for scores_C in outputs.pairs_CH.unbind(1)
-    ]
+    # Every head learns alone, as if its seeds were others' than the next head's: together they
+    # would agree sooner, and average less out.
+    num_heads = outputs.pairs_CH.shape[1]
+    starts_H1 = batch.num_seeds * torch.arange(num_heads, device=seeds_C.device).unsqueeze(1)
+    ranked_B = lambda_rank(
+        outputs.pairs_CH.T.flatten(),
+        is_label_C.repeat(num_heads),
+        valid_C.repeat(num_heads),
+        (seeds_C + starts_H1).flatten(),
+        batch.num_seeds * num_heads,
+    )
     # Once as items are ranked, and once by the graph alone, which `tower_weight` adds to all.
     listwise_B = softmax(outputs, batch, available_I, negatives_S)
     listwise_B = listwise_B + softmax(*_without_pairs(outputs, batch), available_I, negatives_S)
     labels_B = torch.bincount(batch.label_seeds_L[available_I[batch.label_items_L]])
     return Loss(
-        total=torch.stack(ranked).mean() + SOFTMAX_WEIGHT * listwise_B.sum(),
+        total=ranked_B.sum() / num_heads + SOFTMAX_WEIGHT * listwise_B.sum(),
         num_seeds=int((labels_B > 0).sum()),
     )
 
