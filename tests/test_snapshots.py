@@ -95,7 +95,7 @@ def test_the_fewer_buy_in_a_window_the_more_training_anchors_there_are(num_buyer
     assert anchors.enough(num_buyers) == expected
 
 
-def test_buyers_of_a_window_are_distinct_entities_after_its_anchor_and_up_to_its_end(table):
+def test_buyers_of_a_window_are_distinct_passing_entities_after_its_anchor_up_to_its_end(table):
     sales = table("""
         buyer:bigint | at:timestamp
         1            | 2024-03-01T00:00:00
@@ -103,11 +103,19 @@ def test_buyers_of_a_window_are_distinct_entities_after_its_anchor_and_up_to_its
         2            | 2024-03-05T00:00:00
         3            | 2024-03-08T00:00:00
         4            | 2024-03-08T00:00:01
+        5            | 2024-03-02T00:00:00
                      | 2024-03-02T00:00:00
+        """)
+    passing = table("""
+        key:bigint
+        1
+        2
+        3
+        4
         """)
     source = SimpleNamespace(frame=sales, declared=SimpleNamespace(time_column="at"))
     asked = replace(query(), target_entity_key="buyer")
-    assert graph.count_buyers(source, asked, day("2024-03-01")) == 2
+    assert graph.count_buyers(source, passing, asked, day("2024-03-01")) == 2
 
 
 def test_a_run_date_before_or_soon_after_the_first_event_is_refused():

@@ -84,14 +84,17 @@ def first_event(source: Source, run_date: datetime) -> datetime:
     return datetime.fromisoformat(oldest)
 
 
-def count_buyers(source: Source, query: Query, anchor: datetime) -> int:
-    """How many entities have an event of the target table in the label window after the anchor."""
-    time = F.col(str(source.declared.time_column)).cast("timestamp")
+def count_buyers(target: Source, entities: DataFrame, query: Query, anchor: datetime) -> int:
+    """How many of these entities have a target event in the label window after the anchor.
+
+    `entities` has their keys as `schema.KEY`, distinct.
+    """
+    time = F.col(str(target.declared.time_column)).cast("timestamp")
     inside = is_in_label_window(
         time, F.lit(query.window.opens(anchor)), F.lit(query.window.closes(anchor))
     )
-    buyers = source.frame.where(inside).agg(F.count_distinct(query.target_entity_key))
-    return int(buyers.collect()[0][0])
+    buyers = target.frame.where(inside).select(F.col(query.target_entity_key).alias(schema.KEY))
+    return buyers.distinct().join(entities, on=schema.KEY, how="left_semi").count()
 
 
 def fit(
