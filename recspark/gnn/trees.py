@@ -22,8 +22,8 @@ from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.negatives import thin
 from recspark.gnn.ranks import Ranks
 
-# Four boosters of this size on half of the seeds each rank as well as four of 200 rounds at 0.05
-# with a third of the negatives, in a third of the time (Online Retail II up to 2011-06-12).
+# Four boosters of this size on half of the seeds each rank nearly as well as four of 200 rounds at
+# 0.05 with a third of the negatives, in a third of the time (benchmarks/RESULTS.md).
 NUM_BOOSTERS = 4  # of all ranks together, and at least one of each
 LARGEST_PART = 0.5  # of all seeds that one booster learns from
 NEGATIVE_SHARE = 0.15  # of the candidates that nobody bought
