@@ -32,3 +32,9 @@ def test_this_process_is_seen_with_its_peak():
         pass
     assert watched.seconds["nothing"] >= 0
     assert max(watched.peak_gib().values()) > 0
+
+
+def test_programs_that_hold_next_to_nothing_are_not_told():
+    watched = resources.Resources()
+    watched._peaks = {("rm", 7): 1_500, ("java", 8): 3 * 2**20, ("java", 9): 2**20}
+    assert watched.peak_gib() == {"java": 3.0}

@@ -10,6 +10,7 @@ from types import TracebackType
 
 SECONDS_BETWEEN_LOOKS = 1.0
 KIB_PER_GIB = 2**20
+FEWEST_KIB_TOLD = 10 * 2**10
 
 
 class Resources:
@@ -48,9 +49,14 @@ class Resources:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
     def peak_gib(self) -> dict[str, float]:
-        """Name of a program to the most resident memory that any one process of it held, in GiB."""
+        """Name of a program to the most resident memory that any one process of it held, in GiB.
+
+        Programs that never held 10 MiB, such as the shell commands that Java starts, are left out.
+        """
         found: dict[str, float] = {}
         for (name, _), peak in sorted(self._peaks.items()):
+            if peak < FEWEST_KIB_TOLD:
+                continue
             found[name] = max(found.get(name, 0.0), round(peak / KIB_PER_GIB, 3))
         return found
 
