@@ -117,7 +117,7 @@ def test_candidates_off_sale_and_ignored_features_teach_nothing(tmp_path):
     store, catalogue = stored(tmp_path, group), shop.catalogue([ANCHOR])
     shape = settings.Model(width=16, id_width=8, ignored_features=(ENCODINGS.pair_names[1],))
     network = Network(ENCODINGS, shape)
-    found = boosting._pairs(network, store, catalogue, seed=1)
+    found = boosting._known(network, trees.gather(store, catalogue, ENCODINGS, seed=1))
     batch = batches.read([group], ENCODINGS)
     on_sale = catalogue.available(ANCHOR)[batch.candidate_items_C]
     assert torch.equal(found.features_CF[:, 0], batch.features_CF[on_sale, 0])

@@ -37,12 +37,12 @@ def add(
     own = []
     for number in range(math.ceil(trees.NUM_BOOSTERS / ranks.world_size)):
         stream = seed + _BOOSTER_STREAM * (number * ranks.world_size + ranks.rank)
-        pairs = _pairs(
-            network, groups, catalogue, stream,
+        drawn = trees.gather(
+            groups, catalogue, network.encodings,
             part=min(1.0, trees.LARGEST_PART * ranks.world_size),
-            negative_share=trees.NEGATIVE_SHARE,
+            negative_share=trees.NEGATIVE_SHARE, seed=stream + _STREAM,
         )  # fmt: skip
-        own.append(trees.boost(pairs, stream))
+        own.append(trees.boost(_known(network, drawn), stream))
     network.pair_head.trees.load(trees.of_all_ranks(own, ranks))
 
 
@@ -52,7 +52,8 @@ def rescale(
 ) -> float:
     """Let trees and heads count alike on these groups, which neither has learnt from."""
     network.eval()
-    head, pairs = network.pair_head, _pairs(network, groups, catalogue, seed)
+    drawn = trees.gather(groups, catalogue, network.encodings, seed=seed + _STREAM)
+    head, pairs = network.pair_head, _known(network, drawn)
     features_CF = pairs.features_CF.to(ranks.device)
     head.trees.scale.fill_(1.0)
     found = trees.scale(
@@ -65,18 +66,8 @@ def rescale(
     return found
 
 
-def _pairs(
-    network: Network,
-    groups: GroupStore | None,
-    catalogue: Catalogue,
-    seed: int,
-    *,
-    part: float = 1.0,
-    negative_share: float = 1.0,
-) -> Pairs:
-    found = trees.gather(
-        groups, catalogue, network.encodings,
-        part=part, negative_share=negative_share, seed=seed + _STREAM,
-    )  # fmt: skip
-    known_CF = network.pair_head.known(found.features_CF.to(network.pair_head.ignored_F.device))
-    return replace(found, features_CF=known_CF.cpu())
+def _known(network: Network, pairs: Pairs) -> Pairs:
+    """The same pairs, features that the settings ignore as missing."""
+    head = network.pair_head
+    known_CF = head.known(pairs.features_CF.to(head.ignored_F.device))
+    return replace(pairs, features_CF=known_CF.cpu())

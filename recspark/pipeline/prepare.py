@@ -77,9 +77,7 @@ def positions(encodings: Encodings) -> tuple[int, int]:
 
 
 def _eligible(run: Run, built: Graph) -> DataFrame:
-    source = run.sources[run.query.entity_table]
-    passing = snapshots.entities(source.frame, run.query)
-    keys = passing.select(F.col(str(source.declared.primary_key)).alias(schema.KEY))
+    keys = snapshots.entity_keys(run.sources[run.query.entity_table], run.query)
     return built.nodes[run.query.entity_table].join(keys, on=schema.KEY, how="left_semi")
 
 

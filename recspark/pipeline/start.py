@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Self
 
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from recspark import tables, windows
 from recspark.prepare import anchors, graph, snapshots
@@ -17,7 +16,7 @@ from recspark.query.explain import explain
 from recspark.query.nodes import Query
 from recspark.query.parse import parse
 from recspark.recommend import write
-from recspark.schema import KEY, SCORE, TEST, TRAIN, VALIDATION, recommendations
+from recspark.schema import SCORE, TEST, TRAIN, VALIDATION, recommendations
 from recspark.session import open_session
 from recspark.settings import Settings, load
 from recspark.tables import Source, Workspace
@@ -112,9 +111,7 @@ def start(
     if settings.snapshots.train_anchors is None and TRAIN in splits:
         # The newest window that is training's in every kind of run.
         anchor = query.window.back(run_date, len(LEARNING))
-        users = sources[query.entity_table]
-        passing = snapshots.entities(users.frame, query)
-        keys = passing.select(F.col(str(users.declared.primary_key)).alias(KEY))
+        keys = snapshots.entity_keys(sources[query.entity_table], query)
         buyers = graph.count_buyers(sources[query.target_table], keys, query, anchor)
         num_train = anchors.enough(buyers)
     planned = anchors.plan(

@@ -14,6 +14,7 @@ from recspark.existence import exists_at
 from recspark.prepare import conditions
 from recspark.prepare.anchors import Anchor
 from recspark.query.nodes import Query
+from recspark.tables import Source
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,12 @@ def entities(users: DataFrame, query: Query) -> DataFrame:
     A comparison with a null is not true, so such rows are left out.
     """
     return users if query.where is None else users.where(conditions.to_column(query.where))
+
+
+def entity_keys(users: Source, query: Query) -> DataFrame:
+    """The primary keys of those rows, as `schema.KEY`."""
+    key = F.col(str(users.declared.primary_key))
+    return entities(users.frame, query).select(key.alias(schema.KEY))
 
 
 def build(
