@@ -42,6 +42,7 @@ FEATURES = "features"  # array<float>  row-major (items x features); NaN where m
 IS_LABEL = "is_label"  # array<boolean> aligned with items
 SIMILAR_ITEMS = "similar_items"  # array<bigint> most often bought by the same people, best first
 SIMILARITIES = "similarities"  # array<float>  cosine, aligned with similar_items
+RATES = "rates"  # array<float>  decayed purchases of each item per basket, aligned with items
 WEIGHTS = "weights"  # array<float>  log1p of the decayed count of each item, aligned with items
 BECAUSE = "because"  # array<bigint> aligned with items
 TREND = "trend"  # array<float>  what is known of the item at the anchor
@@ -99,7 +100,7 @@ ITEM_STATES = (
 # Entities drawn at random per anchor, with what they bought: their newest distinct items.
 ENTITY_POOL = (
     f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {ENTITY} bigint, {ITEMS} array<bigint>, "
-    f"{WEIGHTS} array<float>, {AGES} array<float>"
+    f"{RATES} array<float>, {AGES} array<float>"
 )
 
 # `because` is the item of the entity's history that is bought most often with the candidate, -1

@@ -61,7 +61,9 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
     known = {"horizon_days": 10, "settings": settings}
     states = item_states.build(events, ROLES, table(ITEMS), ANCHORS, **known)
     states.write.parquet(str(folder / "states"))
-    pool = entity_pool.build(events, ROLES[0], ANCHORS, history_per_entity=100, seed=7)
+    pool = entity_pool.build(
+        events, ROLES[0], ANCHORS, history_per_entity=100, horizon_days=10.0, seed=7
+    )
     pool.write.parquet(str(folder / "pool"))
     states_files, pool_files = (
         sorted(str(path) for path in (folder / name).glob("*.parquet"))

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recspark.prepare import nearest_users, pair_features, pair_history, pair_parts, retrieval
+from recspark.prepare import (
+    habits,
+    nearest_users,
+    pair_features,
+    pair_history,
+    pair_parts,
+    retrieval,
+)
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.nearest_users import Pool
@@ -22,14 +29,13 @@ def history(rows, num_seeds=1):
     return History(num_seeds, NUM_ITEMS, seed, item, item, *columns[2:])
 
 
-def pool_of(weights, ages=None, first=100):
-    """Entities first, first + 1, ... with these weights, all items equally rare."""
-    owned = sparse.csr_matrix(weights, dtype=np.float32)
+def pool_of(rates, ages=None, first=100):
+    """Entities first, first + 1, ... with these vectors."""
+    owned = sparse.csr_matrix(rates, dtype=np.float32)
     days = owned.copy()
     days.data = np.full(owned.nnz, 1.0) if ages is None else np.array(ages, dtype=float)
-    rarity = np.ones(NUM_ITEMS, dtype=np.float32)
     entities = first + np.arange(owned.shape[0])
-    return Pool(entities, nearest_users.directions(owned, rarity), owned, days, rarity)
+    return Pool(entities, nearest_users.directions(owned), owned, days)
 
 
 def block_of(past, others=None, similar=None, pool=None):
@@ -38,6 +44,10 @@ def block_of(past, others=None, similar=None, pool=None):
     trend["log_decayed_sales_horizon"] = np.array([0.0, 3.0, 2.0, 1.0])
     trend["repeat_gap_days"] = np.array([5.0, np.nan, np.nan, np.nan])
     trend["log_price_now"] = np.log([4.0, 1.0, 1.0, 1.0])
+    trend["log_owners"] = np.array([2.0, 1.0, 0.0, 0.0])
+    trend["days_since_first_sale"] = np.array([50.0, 50.0, 9.0, np.nan])
+    trend["log_quantity"] = np.log([3.0, 1.0, 2.0, 1.0])
+    trend["log_price"] = np.log([3.0, 1.0, 5.0, 1.0])
     matrix = sparse.csr_matrix(np.zeros((4, 4)) if similar is None else similar)
     states = ItemStates(np.arange(NUM_ITEMS), np.empty((NUM_ITEMS, 0)), matrix)
     pairs = pair_history.pairs(past, HORIZON)
@@ -45,7 +55,7 @@ def block_of(past, others=None, similar=None, pool=None):
         past, pairs, states, trend, np.arange(past.num_seeds), pool or pool_of(np.zeros((0, 4))),
         horizon_days=HORIZON, per_seed=4, history_per_entity=9,
     )  # fmt: skip
-    users = pair_history.seed_columns(past, HORIZON)
+    users = pair_history.seed_columns(past, HORIZON) | habits.habits(past, trend)
     return pair_features.Block(past, pairs, users, trend, found, others or {}, HORIZON)
 
 
@@ -59,6 +69,7 @@ def feature_rows(block):
     }
 
 
+RECENCY = ((3, 40), (2, 20), (1, 10))  # of item 0 below: baskets since, days since
 # Baskets 40, 20, 10 and 2 days ago; item 0 in the first three, twice as often in the second.
 BUYER = [
     (0, 0, 40, 2, 6), (0, 0, 20, 2, 3), (0, 1, 20, 1, 1), (0, 0, 10, 3, 4), (0, 1, 2, 1, 1),
@@ -73,7 +84,10 @@ BUYER = [
         ("due_own", 10 / 15), ("due_item", 10 / 5), ("due_last_gap", 1),
         ("due_user", 10 / (38 / 3)), ("tempo_due", 2 / (38 / 3)),
         ("baskets_ago", 1), ("in_last_1_baskets", 0), ("in_last_3_baskets", 2),
-        ("in_last_5_baskets", 3), ("share_of_baskets", 3 / 4), ("share_of_rows", 3 / 5),
+        ("in_last_5_baskets", 3), ("basket_decayed_50", 0.5**3 + 0.5**2 + 0.5),
+        ("basket_share_50", 0.875 / (0.5**3 + 2 * 0.5**2 + 0.5 + 1)),
+        ("basket_rate", sum(0.85**n * 2 ** (-age / 120) for n, age in RECENCY) / 4),
+        ("distinct_items_since", 1), ("share_of_baskets", 3 / 4), ("share_of_rows", 3 / 5),
         ("decayed_one", 2**-4 + 2**-2 + 2**-1),
         ("decayed_quantity_one", 6 / 16 + 3 / 4 + 4 / 2),
         ("decayed_spend_one", 12 / 16 + 6 / 4 + 12 / 2),
@@ -85,6 +99,30 @@ BUYER = [
 )  # fmt: skip
 def test_a_pair_bought_three_times_has_the_features_worked_out_by_hand(name, expected):
     assert feature_rows(block_of(history(BUYER)))[0, 0][name] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Of items 1 | 0, 1, 0, 1 | 0, 0, 1, 0, 1 in the newest baskets all but the first are known.
+        ("user_repeat_share_last_1", 1), ("user_repeat_share_last_3", 3 / 4),
+        ("user_repeat_share_last_10", 3 / 5),
+        ("user_popularity", (3 * 2 + 2 * 1) / 5), ("user_popularity_of_first", (2 + 1) / 2),
+        ("user_novelty", np.mean(np.log1p([10, 30, 30, 40, 48]))),
+        ("user_quantity_against_usual", np.mean(np.log([6 / 3, 3 / 3, 1, 4 / 3, 1]))),
+        ("popularity_against_user", 0 - 8 / 5),
+        ("novelty_against_user", np.log(10) - np.mean(np.log1p([10, 30, 30, 40, 48]))),
+        ("spend_against_user", np.log(2 * 5) - np.mean(np.log([12, 6, 1, 12, 1]))),
+    ],
+)  # fmt: skip
+def test_an_item_is_set_against_what_its_user_tends_to_buy(name, expected):
+    assert feature_rows(block_of(history(BUYER)))[0, 2][name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_items_bought_at_once_were_not_bought_since_one_another():
+    past = history([(0, 2, 9, 1, 1), (0, 0, 5, 1, 1), (0, 1, 5, 1, 1), (0, 3, 1, 1, 1)])
+    rows = feature_rows(block_of(past))
+    assert [rows[0, item]["distinct_items_since"] for item in range(4)] == [1, 1, 3, 0]
 
 
 def test_an_item_never_bought_counts_zero_and_has_no_recency():
@@ -145,18 +183,20 @@ def test_the_best_of_a_row_come_first_and_ties_go_to_the_smaller_item():
     assert scores[0].tolist() == pytest.approx([0.9, 0.5])
 
 
-def test_the_nearest_users_vote_by_their_likeness_and_nobody_for_itself():
-    # Seed 0 bought item 0 today. Entity 100 bought items 0 and 1 alike, 101 only item 2.
+def test_the_nearest_users_vote_alike_and_nobody_for_itself():
+    # Seed 0 bought item 0 today. Entity 100 has items 0 and 1, 101 only item 2, 102 item 0.
     past = history([(0, 0, 0.0, 1.0, 1.0)])
-    rows = feature_rows(block_of(past, pool=pool_of([[1, 1, 0, 0], [0, 0, 2, 0]], [1, 99, 1])))
-    assert rows[0, 1]["neighbours_weighed"] == rows[0, 1]["neighbours_owners"] == 1
+    pool = pool_of([[0.5, 0.5, 0, 0], [0, 0, 2, 0], [1, 0, 0, 0]], [1, 99, 1, 99])
+    rows = feature_rows(block_of(past, pool=pool))
+    assert rows[0, 0]["neighbours_rate"] == pytest.approx((0.5 + 1) / 2)
+    assert rows[0, 1]["neighbours_rate"] == rows[0, 1]["neighbours_rate_of_nearest"] == 0.25
     assert rows[0, 1]["neighbours_recent"] == 0  # 99 days ago
-    assert rows[0, 0]["neighbours_recent"] == 1
-    assert rows[0, 2]["neighbours_owners"] == 0  # nothing in common
+    assert rows[0, 0]["neighbours_recent"] == 0.5
+    assert rows[0, 2]["neighbours_rate"] == 0  # nothing in common
     assert rows[0, 0]["neighbours_rank"] == 1
     itself = pool_of([[1, 1, 0, 0]], first=0)
     alone = feature_rows(block_of(past, pool=itself))
-    assert all(pair["neighbours_owners"] == 0 for pair in alone.values())
+    assert all(pair["neighbours_rate"] == 0 for pair in alone.values())
 
 
 def test_the_closest_own_item_is_kept_with_its_cosine():

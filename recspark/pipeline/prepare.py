@@ -156,6 +156,7 @@ def _write_candidates(
         roles[0],
         times,
         history_per_entity=chosen.history_per_entity,
+        horizon_days=run.horizon_days,
         seed=run.settings.seed,
     )
     workspace.write("entity_pool", pool, schema.ENTITY_POOL)

@@ -11,7 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recspark import schema, windows
-from recspark.prepare import item_state_files, nearest_users, pair_features, pair_history, retrieval
+from recspark.prepare import (
+    habits,
+    item_state_files,
+    nearest_users,
+    pair_features,
+    pair_history,
+    retrieval,
+)
 from recspark.prepare.arrow_rows import DAY, Array, Columns, column, gather, lists, timestamps
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
@@ -115,7 +122,7 @@ def _block(
     return pair_features.Block(
         history=history,
         pairs=pairs,
-        users=pair_history.seed_columns(history, plan.horizon_days),
+        users=pair_history.seed_columns(history, plan.horizon_days) | habits.habits(history, trend),
         trend=trend,
         retrieved=retrieval.retrieve(
             history,

@@ -15,7 +15,7 @@ from recspark.prepare.nearest_users import DRAW, DRAWS, POOL_SIZE
 
 COLUMNS = (
     f"{schema.ANCHOR_TIME} timestamp, {schema.ENTITY} bigint, {schema.ITEMS} array<bigint>, "
-    f"{schema.WEIGHTS} array<float>, {schema.AGES} array<float>"
+    f"{schema.RATES} array<float>, {schema.AGES} array<float>"
 )
 
 
@@ -25,6 +25,7 @@ def build(
     anchors: Sequence[datetime],
     *,
     history_per_entity: int,
+    horizon_days: float,
     seed: int,
 ) -> DataFrame:
     """ENTITY_POOL without `run_date`: about `POOL_SIZE` entities with a history per anchor.
@@ -37,6 +38,7 @@ def build(
         target: how to read the target table.
         anchors: distinct; without a zone they are UTC.
         history_per_entity: newest distinct items kept of each entity.
+        horizon_days: length of the label window, days.
         seed: of the draw.
     """
     purchases = interactions.union(events, [target])
@@ -44,7 +46,12 @@ def build(
     draw = F.pmod(F.xxhash64(F.lit(seed), schema.ENTITY), F.lit(DRAWS))
     drawn = purchases.withColumn(DRAW, draw).where(F.col(DRAW) < max(thresholds.values()))
     columns = [schema.ENTITY, schema.ITEM, schema.EVENT, schema.TIME, DRAW]
-    kernel = partial(nearest_users.pool, thresholds=thresholds, limit=history_per_entity)
+    kernel = partial(
+        nearest_users.pool,
+        thresholds=thresholds,
+        limit=history_per_entity,
+        horizon_days=horizon_days,
+    )
     return drawn.select(columns).repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)
 
 

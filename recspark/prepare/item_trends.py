@@ -14,6 +14,7 @@ from recspark import schema, windows
 from recspark.prepare.arrow_rows import DAY, Array, Columns, column, gather, lists, timestamps
 
 WINDOWS = (7, 14, 30, 60, 120, 365)  # days
+RATE_WINDOWS = (60, 120)  # days over which a rate of sales is taken
 HALF_LIVES = (7, 30, 90)  # days
 PERIODS = 3  # past horizons from which chances to buy are counted
 YEAR = 365.0  # days
@@ -32,6 +33,7 @@ OF_TARGET = (
     "days_since_first_sale",
     "days_since_last_sale",
     "days_on_sale",
+    *(f"sales_missed_{w}" for w in RATE_WINDOWS),
     "log_owners",
     "repeat_rate",
     "repeat_gap_days",
@@ -147,6 +149,9 @@ def _volumes(place: Array, age: Array, num_items: int, horizon: float) -> Column
     oldest, newest = np.full(num_items, np.nan), np.full(num_items, np.nan)
     np.fmax.at(oldest, place, age)
     np.fmin.at(newest, place, age)
+    for w in RATE_WINDOWS:
+        # Sales that the rate promised since the last one: many where an item is out of stock.
+        found[f"sales_missed_{w}"] = newest * counts[w] / w
     return found | {"days_since_first_sale": oldest, "days_since_last_sale": newest}
 
 

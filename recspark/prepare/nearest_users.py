@@ -1,8 +1,10 @@
 """What the entities with the nearest tastes bought: a pool of entities, drawn per anchor.
 
-Tastes are decayed counts of items, weighed by how few own an item (tf-idf), compared by cosine;
-the pool holds at most `POOL_SIZE` entities on average, so that a worker's memory does not grow
-with the number of users. Runs on Spark workers; needs numpy, scipy and pyarrow only.
+An entity's vector says how many of its baskets held each item, those of long ago counting less by
+their age and by the baskets since, as in TIFU-KNN (Hu et al. 2020, arXiv 2006.00556); vectors are
+compared by cosine. The pool holds at most `POOL_SIZE` entities on average, so that a worker's
+memory does not grow with the number of users. Runs on Spark workers; needs numpy, scipy and pyarrow
+only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,37 +18,41 @@ from scipy import sparse
 from recspark import files, schema, windows
 from recspark.prepare import item_state_files
 from recspark.prepare.arrow_rows import DAY, Array, column, gather, lists, moment, timestamps
+from recspark.prepare.pair_history import History, decayed_by_basket, ratio
 from recspark.prepare.ranking import top_per_row
 from recspark.prepare.similarity import newest_items, oldest_first
 
 DRAW = "draw"  # bigint   hash of an entity in [0, DRAWS)
 DRAWS = 1 << 30
 POOL_SIZE = 20_000  # expected entities of the pool of one anchor
-NEIGHBOURS = 100  # nearest entities that have a say
+NEIGHBOURS = 150  # nearest entities that have a say
+NEAREST = 30  # those of them that have another one
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Tastes of the drawn entities at one anchor, over the N items that exist at it."""
+    """Vectors of the drawn entities at one anchor, over the N items that exist at it."""
 
     entities: Array  # int64 (P,), ascending
     directions: sparse.csr_matrix  # float32 (P, N), rows of length 1
-    weights: sparse.csr_matrix  # float32 (P, N), log1p of decayed counts
+    rates: sparse.csr_matrix  # float32 (P, N), decayed purchases per basket
     ages: sparse.csr_matrix  # float32 (P, N), days since the newest purchase, same cells
-    rarity: Array  # float32 (N,): log of entities per owner
 
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """How strongly the nearest entities speak for an item, (S, N) each; 0 where they do not."""
+    """Means over the nearest entities, (S, N) each; 0 where none of them bought the item."""
 
-    weighed: sparse.csr_matrix  # by their decayed counts
-    recent: sparse.csr_matrix  # by whether they bought it within the last horizon
-    owners: sparse.csr_matrix  # by whether they ever bought it
+    rate: sparse.csr_matrix  # of their decayed purchases per basket
+    rate_of_nearest: sparse.csr_matrix  # the same over the `NEAREST` only
+    recent: sparse.csr_matrix  # of whether they bought it within the last horizon
 
 
 def pool(
-    batches: Iterator[pa.RecordBatch], thresholds: Mapping[int, int], limit: int
+    batches: Iterator[pa.RecordBatch],
+    thresholds: Mapping[int, int],
+    limit: int,
+    horizon_days: float,
 ) -> Iterator[pa.RecordBatch]:
     """Kernel over a partition of purchases by entity: ENTITY_POOL without run_date.
 
@@ -63,25 +69,34 @@ def pool(
         if not seen.any():
             continue
         ages = (anchor - time[seen]) / DAY
-        rows, items, weights, newest = newest_items(row[seen], item[seen], ages, limit)
+        rates = _rates(row[seen], item[seen], ages, horizon_days)
+        rows, items, sums, newest = newest_items(row[seen], item[seen], ages, rates, limit)
         owners, lengths = np.unique(rows, return_counts=True)
         yield pa.RecordBatch.from_arrays(
             [
                 timestamps(np.full(len(owners), anchor)),
                 pa.array(names[owners], pa.int64()),
                 lists(items, lengths, pa.int64()),
-                lists(weights, lengths, pa.float32()),
+                lists(sums.astype(np.float32), lengths, pa.float32()),
                 lists(newest.astype(np.float32), lengths, pa.float32()),
             ],
-            names=[schema.ANCHOR_TIME, schema.ENTITY, schema.ITEMS, schema.WEIGHTS, schema.AGES],
+            names=[schema.ANCHOR_TIME, schema.ENTITY, schema.ITEMS, schema.RATES, schema.AGES],
         )
+
+
+def _rates(rows: Array, items: Array, ages: Array, horizon_days: float) -> Array:
+    """What each purchase adds to the vector of its entity; rows ascend, oldest first within."""
+    size, unknown = int(rows.max()) + 1, np.full(len(rows), np.nan)
+    past = History(size, int(items.max()) + 1, rows, items, items, ages, unknown, unknown)
+    baskets = np.bincount(rows[past.new_basket()], minlength=size)
+    return ratio(decayed_by_basket(past, horizon_days), baskets[rows])
 
 
 @lru_cache(maxsize=2)
 def load(pool_files: tuple[str, ...], state_files: tuple[str, ...], anchor: int) -> Pool:
     """The pool of one anchor; the result is cached, and must not be changed."""
     states = item_state_files.load(state_files, anchor)
-    wanted: Sequence[str] = (schema.ENTITY, schema.ITEMS, schema.WEIGHTS, schema.AGES)
+    wanted: Sequence[str] = (schema.ENTITY, schema.ITEMS, schema.RATES, schema.AGES)
     table = files.read(pool_files, wanted, moment(anchor)).sort_by(schema.ENTITY)
     entities = column(table, schema.ENTITY).astype(np.int64)
     items = table[schema.ITEMS].combine_chunks()
@@ -95,48 +110,51 @@ def load(pool_files: tuple[str, ...], state_files: tuple[str, ...], anchor: int)
         values = table[name].combine_chunks().flatten().to_numpy()[here]
         return sparse.csr_matrix((values.astype(np.float32), cells), shape=shape)
 
-    weights = matrix(schema.WEIGHTS)
-    owners = np.bincount(place[here], minlength=shape[1])
-    rarity = np.log((len(entities) + 1) / (owners + 1)).astype(np.float32)
-    return Pool(entities, directions(weights, rarity), weights, matrix(schema.AGES), rarity)
+    rates = matrix(schema.RATES)
+    return Pool(entities, directions(rates), rates, matrix(schema.AGES))
 
 
-def directions(weights: sparse.csr_matrix, rarity: Array) -> sparse.csr_matrix:
-    """Rows times `rarity`, scaled to length 1; a row of zeros stays."""
-    scaled = (weights @ sparse.diags(rarity)).tocsr()
-    lengths = np.sqrt(np.asarray(scaled.multiply(scaled).sum(axis=1)).ravel())
-    return (sparse.diags(1 / np.maximum(lengths, 1e-12)) @ scaled).tocsr()
+def directions(vectors: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Rows scaled to length 1; a row of zeros stays."""
+    lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+    return (sparse.diags(1 / np.maximum(lengths, 1e-30)) @ vectors).tocsr()
 
 
-def votes(entities: Array, taste: sparse.csr_matrix, among: Pool, horizon_days: float) -> Votes:
-    """What the nearest of the pool say, the entity itself left out; shares of a vote add to 1.
+def votes(entities: Array, own: sparse.csr_matrix, among: Pool, horizon_days: float) -> Votes:
+    """What the nearest of the pool say, each as much as any other, the entity itself left out.
 
     Args:
         entities: int64 (S,), the seeds.
-        taste: float32 (S, N), weights as the pool's.
+        own: float32 (S, N), their vectors, as the pool's but for their lengths.
         among: of the same anchor and items.
         horizon_days: purchases younger than this are recent.
     """
     seeds = len(entities)
-    cosines = (directions(taste, among.rarity) @ among.directions.T).tocsr()
+    cosines = (directions(own) @ among.directions.T).tocsr()
     cosines.sort_indices()
     row = np.repeat(np.arange(seeds), np.diff(cosines.indptr))
     other = among.entities[cosines.indices] != entities[row]
-    nearest, similarity = top_per_row(
+    nearest, _ = top_per_row(
         row[other], cosines.indices[other], cosines.data[other], seeds, NEIGHBOURS
     )
-    found = nearest >= 0
-    total = np.maximum(similarity.sum(axis=1, keepdims=True), 1e-12)
-    shares = sparse.csr_matrix(
-        ((similarity / total)[found], (np.nonzero(found)[0], nearest[found])),
-        shape=(seeds, len(among.entities)),
-        dtype=np.float32,
-    )
-    owned, recent = among.weights.copy(), among.weights.copy()
-    owned.data = np.ones_like(owned.data)
+    everyone = _means(nearest, len(among.entities))
+    recent = among.rates.copy()
     recent.data = (among.ages.data < horizon_days).astype(np.float32)
     recent.eliminate_zeros()
-    found_by = [(shares @ said).tocsr() for said in (among.weights, recent, owned)]
-    for counted in found_by:
+    found = Votes(
+        rate=everyone @ among.rates,
+        rate_of_nearest=_means(nearest[:, :NEAREST], len(among.entities)) @ among.rates,
+        recent=everyone @ recent,
+    )
+    for counted in vars(found).values():
         counted.sort_indices()
-    return Votes(*found_by)
+    return found
+
+
+def _means(nearest: Array, pool_size: int) -> sparse.csr_matrix:
+    """The matrix that takes means over places in the pool, -1 for none: float32 (S, P)."""
+    found = nearest >= 0
+    rows, _ = np.nonzero(found)
+    shares = (1 / np.maximum(found.sum(axis=1), 1)).astype(np.float32)
+    cells = (shares[rows], (rows, nearest[found]))
+    return sparse.csr_matrix(cells, shape=(len(nearest), pool_size))

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recspark.prepare import habits
 from recspark.prepare.arrow_rows import Array, Columns
 from recspark.prepare.item_trends import OF_TARGET
 from recspark.prepare.pair_history import (
+    BASKET_DECAYS,
     HALF_LIVES,
     LAST_BASKETS,
     SLOW_HALF_LIVES,
     History,
     Pairs,
+    basket_decay_names,
     decay_names,
     ratio,
 )
@@ -35,6 +38,7 @@ USER = (
     "row_quantity",
     "decayed_rows",
     "season_rows",
+    *habits.OF_USER,
 )
 _GROUPS: dict[str, tuple[str, ...]] = {
     "sources": (*SOURCE_RANKS, "popularity_place"),
@@ -46,7 +50,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "closest_similarity",
         "closest_recent_similarity",
     ),
-    "neighbours": ("neighbours_weighed", "neighbours_recent", "neighbours_owners"),
+    "neighbours": ("neighbours_rate", "neighbours_rate_of_nearest", "neighbours_recent"),
     "counts": (
         "purchases",
         "rows",
@@ -54,11 +58,17 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "share_of_rows",
         "share_since_first",
     ),
-    "recency": ("days_since_last", "days_since_first"),
+    "recency": ("days_since_last", "days_since_first", "distinct_items_since"),
     "decays": (*decay_names("decayed"), "decayed_share"),
     "gaps": ("mean_gap", "gap_spread", "last_gap"),
     "due": ("due_own", "due_last_gap", "due_item", "due_user", "tempo_due"),
-    "baskets": ("baskets_ago", *(f"in_last_{n}_baskets" for n in LAST_BASKETS)),
+    "baskets": (
+        "baskets_ago",
+        *(f"in_last_{n}_baskets" for n in LAST_BASKETS),
+        *basket_decay_names("basket_decayed"),
+        *basket_decay_names("basket_share"),
+        "basket_rate",
+    ),
     "amounts": (
         *(f"decayed_quantity_{name}" for name in SLOW_HALF_LIVES),
         *(f"decayed_spend_{name}" for name in SLOW_HALF_LIVES),
@@ -68,6 +78,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "share_of_spend",
     ),
     "prices": ("price_against_last", "price_against_own", "price_against_user"),
+    "habits": ("popularity_against_user", "novelty_against_user", "spend_against_user"),
     "season": ("season_purchases",),
     "user": tuple(f"user_{name}" for name in USER),
     "item": tuple(f"item_{name}" for name in OF_TARGET),
@@ -96,7 +107,7 @@ class Block:
 
     history: History
     pairs: Pairs
-    users: Columns  # (S,)
+    users: Columns  # (S,), of `pair_history.seed_columns` and `habits.habits`
     trend: Columns  # (N,)
     retrieved: Retrieved
     others: dict[str, History]  # further event tables, by name
@@ -126,7 +137,8 @@ def features(block: Block) -> Array:
     }
     found = dict(block.retrieved.columns)
     found |= {name: values for name, values in pair.items()}
-    found |= _shares(pair, user) | _due(pair, user, trend) | _prices(pair, user, trend)
+    found |= _shares(pair, user) | _due(pair, user, trend)
+    found |= _prices(pair, user, trend) | _habits(user, trend)
     found |= {f"user_{name}": user[name] for name in USER}
     found |= {f"item_{name}": trend[name] for name in OF_TARGET}
     for name, other in block.others.items():
@@ -139,11 +151,20 @@ def features(block: Block) -> Array:
 
 
 def _is_zero_without_pair(name: str) -> bool:
-    return name in _NO_PAIR_IS_ZERO or name.startswith(("decayed_", "in_last_", "spend"))
+    return name in _NO_PAIR_IS_ZERO or name.startswith(
+        ("decayed_", "basket_decayed_", "in_last_", "spend")
+    )
 
 
 def _shares(pair: Columns, user: Columns) -> Columns:
-    return {
+    of_baskets = {
+        f"basket_share_{percent}": ratio(
+            pair[f"basket_decayed_{percent}"], user[f"basket_rows_{percent}"]
+        )
+        for percent in BASKET_DECAYS
+    }
+    return of_baskets | {
+        "basket_rate": ratio(pair["decayed_by_basket"], user["baskets"]),
         "share_of_baskets": ratio(pair["purchases"], user["baskets"]),
         "share_of_rows": ratio(pair["rows"], user["rows"]),
         "share_of_spend": ratio(pair["spend"], user["spend"]),
@@ -172,6 +193,16 @@ def _prices(pair: Columns, user: Columns, trend: Columns) -> Columns:
         "price_against_last": now - pair["last_log_price"],
         "price_against_own": now - pair["mean_log_price"],
         "price_against_user": now - user["log_price"],
+    }
+
+
+def _habits(user: Columns, trend: Columns) -> Columns:
+    """The item against what the user usually buys, logarithms."""
+    novelty = np.log1p(trend["days_since_first_sale"])
+    return {
+        "popularity_against_user": trend["log_owners"] - user["popularity"],
+        "novelty_against_user": novelty - user["novelty"],
+        "spend_against_user": trend["log_quantity"] + trend["log_price"] - user["log_row_spend"],
     }
 
 

@@ -75,7 +75,19 @@ def decay_names(prefix: str) -> tuple[str, ...]:
 HALF_LIVES = {"quarter": 0.25, "one": 1.0, "three": 3.0, "twelve": 12.0}  # horizons
 SLOW_HALF_LIVES = ("one", "three", "twelve")
 LAST_BASKETS = (1, 3, 5, 10)
+BASKET_DECAYS = (50, 70, 85, 95)  # percent that a basket weighs against the next newer one
 YEAR = 365.0  # days
+
+
+def basket_decay_names(prefix: str) -> tuple[str, ...]:
+    """Names of a sum over baskets that decays by each of the percentages."""
+    return tuple(f"{prefix}_{percent}" for percent in BASKET_DECAYS)
+
+
+def decayed_by_basket(history: History, horizon: float) -> Array:
+    """float64 (E,): what a row counts, less for every basket since and for its age."""
+    by_age = np.exp2(-history.age / (HALF_LIVES["twelve"] * horizon))
+    return np.asarray(0.85 ** history.baskets_ago() * by_age)
 
 
 def seed_columns(history: History, horizon: float) -> Columns:
@@ -94,8 +106,12 @@ def seed_columns(history: History, horizon: float) -> Columns:
     units = np.bincount(history.seed, history.units, size)
     known = history.price > 0
     log_price = np.log(np.where(known, history.price, 1.0))
-    in_season = _same_season(history.age, horizon)
-    return {
+    in_season, ago = _same_season(history.age, horizon), history.baskets_ago()
+    of_baskets = {
+        name: np.bincount(history.seed, (percent / 100) ** ago, size)
+        for name, percent in zip(basket_decay_names("basket_rows"), BASKET_DECAYS, strict=True)
+    }
+    return of_baskets | {
         "baskets": baskets.astype(float),
         "rows": rows.astype(float),
         "distinct_items": distinct.astype(float),
@@ -133,6 +149,9 @@ def pairs(history: History, horizon: float) -> Pairs:
     columns |= _basket_counts(pair[visit], ago[visit], ago[last], size)
     columns |= _amounts(pair, age, history, order, last, size, horizon)
     columns["rows"] = np.bincount(pair, minlength=size).astype(float)
+    rates = decayed_by_basket(history, horizon)[order]
+    columns["decayed_by_basket"] = np.bincount(pair, rates, size)
+    columns["distinct_items_since"] = _bought_later(key[first] // history.num_items, age[last])
     return Pairs(key[first], columns)
 
 
@@ -171,7 +190,23 @@ def _basket_counts(visits: Array, ago: Array, last_ago: Array, size: int) -> Col
     for number in LAST_BASKETS:
         inside = np.bincount(visits[ago < number], minlength=size)
         columns[f"in_last_{number}_baskets"] = inside.astype(float)
+    for name, percent in zip(basket_decay_names("basket_decayed"), BASKET_DECAYS, strict=True):
+        columns[name] = np.bincount(visits, (percent / 100) ** ago, size)
     return columns
+
+
+def _bought_later(seed: Array, newest: Array) -> Array:
+    """How many other items a pair's seed bought after the last purchase of this one."""
+    order = np.lexsort((newest, seed))
+    opens = np.ones(len(order), dtype=bool)
+    opens[1:] = np.diff(seed[order]) != 0
+    changes = opens.copy()
+    changes[1:] |= np.diff(newest[order]) != 0
+    place = np.arange(len(order))
+    start = place[opens][np.cumsum(opens) - 1]
+    found = np.empty(len(order))
+    found[order] = place[changes][np.cumsum(changes) - 1] - start
+    return found
 
 
 def _amounts(

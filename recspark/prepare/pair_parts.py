@@ -14,8 +14,9 @@ _OWN_GROUPS = ("counts", "recency", "decays", "gaps", "due", "baskets", "amounts
 _OF_THE_USER = ("tempo_due",)  # in a group of pairs, but the same for every item
 _ZERO_WITHOUT_PAIR = (
     "purchases", "rows", "season_purchases", "share_of_baskets", "share_of_rows", "share_of_spend",
-    "decayed_share",
+    "decayed_share", "basket_rate",
 )  # fmt: skip
+_SUMS = ("decayed_", "basket_decayed_", "basket_share_", "in_last_")
 
 
 def parts(middle: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
@@ -47,8 +48,7 @@ def parts(middle: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
 
 
 def _without_pair(name: str) -> float | None:
-    decayed = name.startswith("decayed_") and name not in _ZERO_WITHOUT_PAIR
-    zero = name in _ZERO_WITHOUT_PAIR or decayed or name.startswith("in_last_")
+    zero = name in _ZERO_WITHOUT_PAIR or name.startswith(_SUMS)
     return 0.0 if zero else None
 
 

@@ -11,7 +11,7 @@ from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.nearest_users import Pool
 from recspark.prepare.pair_history import History, Pairs
 from recspark.prepare.ranking import top_per_row
-from recspark.prepare.similarity import newest_items
+from recspark.prepare.similarity import tastes
 
 SOURCES = (
     "bought",
@@ -64,8 +64,8 @@ def retrieve(
     bought, _ = top_per_row(owner, owned, frequency, seeds, limit)
     taste, ages = _taste(history, history_per_entity)
     together = _product(taste, states.similar)
-    votes = nearest_users.votes(entities, taste, pool, horizon_days)
-    copurchased, neighbours = _best(together, limit), _best(votes.weighed, limit)
+    votes = nearest_users.votes(entities, _rates(pairs, seeds, num_items), pool, horizon_days)
+    copurchased, neighbours = _best(together, limit), _best(votes.rate, limit)
     popular = np.lexsort((np.arange(num_items), -trend["log_decayed_sales_horizon"]))
     new = _new_items(trend, horizon_days)[: max(limit // _NEW_SHARE, 1)]
     lists = {
@@ -104,11 +104,18 @@ def _best(scores: sparse.csr_matrix, limit: int) -> Array:
 def _taste(history: History, limit: int) -> tuple[sparse.csr_matrix, Array]:
     """Seeds x items: weights of the newest distinct items; and the age of each cell, days."""
     here = history.item >= 0
-    rows, items, weights, ages = newest_items(
+    rows, items, weights, ages = tastes(
         history.seed[here], history.item[here], history.age[here], limit
     )
     shape = (history.num_seeds, history.num_items)
     return sparse.csr_matrix((weights, (rows, items)), shape=shape), ages
+
+
+def _rates(pairs: Pairs, seeds: int, num_items: int) -> sparse.csr_matrix:
+    """Seeds x items: decayed purchases, as those of the pool but not per basket."""
+    cells = np.divmod(pairs.key, max(num_items, 1))
+    rates = pairs.columns["decayed_by_basket"].astype(np.float32)
+    return sparse.csr_matrix((rates, cells), shape=(seeds, num_items))
 
 
 def _last_basket(history: History) -> sparse.csr_matrix:

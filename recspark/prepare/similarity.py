@@ -30,34 +30,41 @@ WEIGHT_HALF_LIFE_DAYS = 180.0  # tastes outlive a season; half a year keeps two 
 _CELLS_AT_ONCE = 16_000_000  # of the product of a block, so that one task stays below 0.5 GB
 
 
+def tastes(rows: Array, items: Array, ages: Array, limit: int) -> tuple[Array, Array, Array, Array]:
+    """`newest_items` with weights (float32): log1p of the count that decays with age."""
+    decayed = np.exp2(-ages / WEIGHT_HALF_LIFE_DAYS)
+    rows, items, counts, newest = newest_items(rows, items, ages, decayed, limit)
+    return rows, items, np.log1p(counts).astype(np.float32), newest
+
+
 def newest_items(
-    rows: Array, items: Array, ages: Array, limit: int
+    rows: Array, items: Array, ages: Array, amounts: Array, limit: int
 ) -> tuple[Array, Array, Array, Array]:
-    """The `limit` newest distinct items of each row, with how much they say about its taste.
+    """The `limit` newest distinct items of each row, with the sum of their amounts.
 
     Args:
         rows: int, whose history an event belongs to.
         items: int, what was bought.
         ages: float64, days, >= 0; oldest first within a row, in an order that is fixed.
+        amounts: float64, what each event counts.
         limit: items kept per row; equal ages by item.
 
     Returns:
-        rows, items, weights (float32: log1p of the decayed count), newest ages; sorted by
-        (row, item).
+        rows, items, sums (float64), newest ages; sorted by (row, item).
     """
     order = np.lexsort((items, rows))
-    rows, items, ages = rows[order], items[order], ages[order]
+    rows, items, ages, amounts = rows[order], items[order], ages[order], amounts[order]
     first = np.ones(len(rows), dtype=bool)
     first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
     pair = np.cumsum(first) - 1
-    counts = np.bincount(pair, np.exp2(-ages / WEIGHT_HALF_LIFE_DAYS))
-    last = np.append(np.flatnonzero(first)[1:] - 1, len(rows) - 1)[: len(counts)]
+    sums = np.bincount(pair, amounts)
+    last = np.append(np.flatnonzero(first)[1:] - 1, len(rows) - 1)[: len(sums)]
     rows, items, newest = rows[first], items[first], ages[last]
     by_age = np.lexsort((items, newest, rows))
     sizes = np.bincount(rows, minlength=1)
     place = np.arange(len(rows)) - (np.cumsum(sizes) - sizes)[rows[by_age]]
     keep = np.sort(by_age[place < limit])
-    return rows[keep], items[keep], np.log1p(counts[keep]).astype(np.float32), newest[keep]
+    return rows[keep], items[keep], sums[keep], newest[keep]
 
 
 def oldest_first(table: pa.Table, *names: str) -> list[Array]:
@@ -82,7 +89,7 @@ def histories(
     for anchor in anchors:
         seen = windows.is_visible(time, anchor)
         ages = (anchor - time[seen]) / DAY
-        rows, items, weights, _ = newest_items(row[seen], item[seen], ages, limit)
+        rows, items, weights, _ = tastes(row[seen], item[seen], ages, limit)
         if not len(rows):
             continue
         num_blocks = int(items.max()) // ITEMS_PER_BLOCK + 1

@@ -84,7 +84,7 @@ def _true_of(features: np.ndarray[Any, Any], names: list[str]) -> dict[str, Any]
     return {
         OWN: column("purchases") > 0,
         TOGETHER: column("closest_similarity") > 0,
-        SIMILAR: column("neighbours_weighed") > 0,
+        SIMILAR: column("neighbours_rate") > 0,
         NEW: ~np.isnan(column("new_rank")),
         PRICE: cheaper < _PRICE_DOWN,
         POPULAR: ~np.isnan(column("popular_rank")),
