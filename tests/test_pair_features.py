@@ -1,6 +1,7 @@
 """Features of one seed's pairs against numbers worked out by hand. No Spark."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import sparse
 
@@ -197,6 +198,22 @@ def test_the_nearest_users_vote_alike_and_nobody_for_itself():
     itself = pool_of([[1, 1, 0, 0]], first=0)
     alone = feature_rows(block_of(past, pool=itself))
     assert all(pair["neighbours_rate"] == 0 for pair in alone.values())
+
+
+def test_the_pool_tells_decayed_purchases_per_basket():
+    # Entity 5 bought items 1 and 2 20 days before the anchor, 1 again 10 days before; 2 later on.
+    day = 86_400_000_000
+    rows = {
+        "entity": [5, 5, 5, 5, 6], "item": [1, 2, 1, 2, 3], "time": [0, 0, 10, 40, 40],
+        "draw": [0, 0, 0, 0, 9], "event": [1, 2, 3, 4, 5],
+    }  # fmt: skip
+    rows["time"] = pa.array([days * day for days in rows["time"]], pa.timestamp("us"))
+    batches = pa.table(rows).to_batches()
+    (pool,) = nearest_users.pool(iter(batches), {20 * day: 5}, limit=9, horizon_days=HORIZON)
+    assert pool["items"].to_pylist() == [[1, 2]]
+    old, new = 0.85 * 2 ** (-20 / 120) / 2, 2 ** (-10 / 120) / 2
+    assert pool["rates"][0].as_py() == pytest.approx([old + new, old])
+    assert pool["ages"][0].as_py() == [10, 20]
 
 
 def test_the_closest_own_item_is_kept_with_its_cosine():

@@ -17,6 +17,8 @@ from recspark.pipeline import promote, registered
 from recspark.pipeline.learn import Learnt
 from recspark.pipeline.promote import Standing
 from recspark.pipeline.start import Run
+from recspark.prepare.item_trends import trend_names
+from recspark.prepare.pair_features import pair_names
 from recspark.query.parse import parse
 from recspark.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 
@@ -110,6 +112,9 @@ DECLARED = {
     },
     "searches": {"path": "s", "time_column": "at", "foreign_keys": {"user_id": "users"}},
 }  # fmt: skip
+ENCODINGS_NOW = ENCODINGS.model_copy(
+    update={"pair_names": pair_names(()), "trend_names": trend_names(())}
+)
 COLUMNS = {"amount": "double", "kind": "string", "joined": "timestamp", "about": "string",
            "launched": "timestamp", "title": "string"}  # fmt: skip
 
@@ -156,7 +161,17 @@ def test_a_model_whose_tables_changed_is_refused_before_anything_is_written(with
 
 
 def test_a_model_whose_tables_are_as_they_were_is_read_and_new_columns_do_no_harm():
-    registered.check_readable(run_of(DECLARED, phone="string"), model_of(ENCODINGS))
+    registered.check_readable(run_of(DECLARED, phone="string"), model_of(ENCODINGS_NOW))
+
+
+def test_a_model_that_reads_features_of_another_release_is_told_in_one_sentence():
+    older = ENCODINGS_NOW.model_copy(update={"pair_names": (*pair_names(()), "of_old")})
+    message = r"3 of model shop was made by another release, whose pair features differ \(of_old\)"
+    with pytest.raises(ValueError, match=message):
+        registered.check_readable(run_of(DECLARED), model_of(older))
+    turned = ENCODINGS_NOW.model_copy(update={"trend_names": trend_names(())[::-1]})
+    with pytest.raises(ValueError, match=r"item features differ \(their order\)"):
+        registered.check_readable(run_of(DECLARED), model_of(turned))
 
 
 def test_a_model_of_another_release_is_told_in_one_sentence(tmp_path):

@@ -11,9 +11,11 @@ import yaml
 from recspark import ranges, train
 from recspark.gnn import loop
 from recspark.gnn.job import RankReport, TrainJob
+from recspark.gnn.loss import MAX_ITEMS_OF_FULL_SOFTMAX
 from recspark.pipeline.prepare import LEARNT, Prepared, held_files
 from recspark.pipeline.start import Run
 from recspark.prepare.anchors import EXAMPLES_WANTED
+from recspark.prepare.pair_history import HALF_LIVES
 from recspark.recommend import model_files
 from recspark.registry import ModelVersion, Registry
 from recspark.schema import TRAIN
@@ -66,7 +68,13 @@ def _log_choices(run: Run, report: RankReport, tracked: TrackedRun) -> None:
     highest = max(epoch.validation_map or 0.0 for epoch in report.history)
     asked = run.settings.snapshots.train_anchors
     wanted = f"{EXAMPLES_WANTED:,} examples are wanted" if asked is None else f"{asked} are set"
+    days = ", ".join(f"{multiple * run.horizon_days:g}" for multiple in HALF_LIVES.values())
+    num_items = run.num_rows[run.query.item_table]
+    exact = num_items <= MAX_ITEMS_OF_FULL_SOFTMAX
     choices = {
+        "half-lives": f"{days} days: multiples of the horizon of {run.horizon_days} days",
+        "softmax": f"over {'all' if exact else 'some'} items: there are {num_items:,}, and up to "
+        f"{MAX_ITEMS_OF_FULL_SOFTMAX:,} it is exact",
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
         f"{wanted}, as far as the events reach back",
         "epochs": f"{report.best_epoch} of {run.settings.training.max_epochs}: "

@@ -10,6 +10,7 @@ from recspark.encodings import Encodings, TableEncoding
 from recspark.pipeline import prepare as stages
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
+from recspark.prepare import interactions, item_trends, pair_features
 from recspark.prepare.anchors import Anchor
 from recspark.prepare.statistics import NUMERIC
 from recspark.registry import ModelVersion, Registry
@@ -86,7 +87,7 @@ def check_readable(run: Run, model: RegisteredModel) -> None:
     """Check that the run declares every table, key and column that the model reads.
 
     Raises:
-        ValueError: what is missing or has another kind.
+        ValueError: what is missing or has another kind, or this release computes other features.
     """
     encodings, query = model.encodings, run.query
     asked = {
@@ -107,6 +108,22 @@ def check_readable(run: Run, model: RegisteredModel) -> None:
         if name not in run.settings.event_tables:
             raise _unreadable(model, f"no event table '{name}' is declared")
         _check_table(run, model, name, encoding)
+    _check_features(run, model)
+
+
+def _check_features(run: Run, model: RegisteredModel) -> None:
+    others = [role.table for role in interactions.roles(model.encodings, run.settings.tables)[1:]]
+    for kind, trained, now in (
+        ("pair", model.encodings.pair_names, pair_features.pair_names(others)),
+        ("item", model.encodings.trend_names, item_trends.trend_names(others)),
+    ):
+        if trained != now:
+            apart = sorted(set(trained) ^ set(now))[:3] or ["their order"]
+            raise ValueError(
+                f"version {model.version.version} of model {model.version.name} was made by "
+                f"another release, whose {kind} features differ ({', '.join(apart)}); train a new "
+                f"version."
+            )
 
 
 def _check_table(run: Run, model: RegisteredModel, name: str, encoding: TableEncoding) -> None:
