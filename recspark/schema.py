@@ -38,7 +38,7 @@ AGES = "ages"  # array<float>  days from event to anchor, >= 0, newest first
 
 ITEM = "item"  # bigint      node of an item
 ITEMS = "items"  # array<bigint>
-FEATURES = "features"  # array<float>  row-major (items x features); NaN where missing
+FEATURES = "features"  # binary  float32, little-endian, row-major (items x features); NaN: missing
 IS_LABEL = "is_label"  # array<boolean> aligned with items
 SIMILAR_ITEMS = "similar_items"  # array<bigint> most often bought by the same people, best first
 SIMILARITIES = "similarities"  # array<float>  cosine, aligned with similar_items
@@ -107,7 +107,7 @@ ENTITY_POOL = (
 # for none.
 CANDIDATES = (
     f"{RUN_DATE} date, {SPLIT} string, {ANCHOR_TIME} timestamp, {ENTITY} bigint, "
-    f"{ITEMS} array<bigint>, {FEATURES} array<float>, {IS_LABEL} array<boolean>, "
+    f"{ITEMS} array<bigint>, {FEATURES} binary, {IS_LABEL} array<boolean>, "
     f"{BECAUSE} array<bigint>"
 )
 
@@ -125,7 +125,7 @@ SUBGRAPHS = (
     f"{CODES}:array<int>,{TIMES}:array<double>,{BUCKETS}:array<int>,bucket_offsets:array<int>>>, "
     f"edges array<struct<hop:int,{RELATION}:string,destinations:array<int>,sources:array<int>,"
     f"{AGES}:array<float>,{NUMBERS}:array<float>,{CODES}:array<int>>>, "
-    f"candidate_offsets array<int>, {ITEMS} array<bigint>, {FEATURES} array<float>, "
+    f"candidate_offsets array<int>, {ITEMS} array<bigint>, {FEATURES} binary, "
     f"{IS_LABEL} array<boolean>, label_offsets array<int>, {LABELS} array<bigint>"
 )
 

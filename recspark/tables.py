@@ -242,7 +242,16 @@ class Workspace:
             if isinstance(value, str):
                 frame = frame.withColumn(column, F.lit(value))
         path, owned = self.settings.stage_path(table), self._owned(part)
-        self.versions[table] = replace_slice(conform(frame, ddl, table), path, slice_values=owned)
+        frame = conform(frame, ddl, table)
+        try:
+            self.versions[table] = replace_slice(frame, path, slice_values=owned)
+        except AnalysisException:
+            if not self._is_of_another_release(frame, path):
+                raise
+            log.warning("%s: another release wrote it with other columns; it starts anew", table)
+            empty = frame.limit(0).write.format("delta").mode("overwrite")
+            empty.option("overwriteSchema", "true").partitionBy(*owned).save(path)
+            self.versions[table] = replace_slice(frame, path, slice_values=owned)
         rows = sum(f.num_rows for f in data_files(self.spark, path, self.versions[table], owned))
         label = ", ".join([table, *("+".join(map(str, _each(v))) for v in part.values())])
         log.info("%s: %s rows, %.1f s", label, f"{rows:,}", time.monotonic() - started)
@@ -263,6 +272,13 @@ class Workspace:
     def paths(self, table: str, **part: str | Splits) -> tuple[str, ...]:
         """The paths of `files`."""
         return tuple(file.path for file in self.files(table, **part))
+
+    def _is_of_another_release(self, frame: DataFrame, path: str) -> bool:
+        """Whether a stage table lies there with other columns. It can be made anew."""
+        if not DeltaTable.isDeltaTable(self.spark, path):
+            return False
+        stored = DeltaTable.forPath(self.spark, path).toDF()
+        return sorted(stored.dtypes) != sorted(frame.dtypes)
 
     def _owned(self, part: Mapping[str, str | Splits]) -> dict[str, SliceValue]:
         return {schema.RUN_DATE: self.run_date, **part}

@@ -3,6 +3,7 @@ import sys
 import time
 from datetime import datetime
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -12,11 +13,12 @@ time.tzset()
 ARROW_TYPES = {
     "int": pa.int32(), "bigint": pa.int64(), "double": pa.float64(), "float": pa.float32(),
     "string": pa.string(), "boolean": pa.bool_(), "timestamp": pa.timestamp("us", tz="UTC"),
+    "packed": pa.binary(),
 }  # fmt: skip
 
 
 def parse_cell(text, kind):
-    """A cell of a drawn table: blank is null, [1 2] a list."""
+    """A cell of a drawn table: blank is null, [1 2] a list, packed as float32 where so called."""
     if text == "":
         return None
     if kind.startswith("array<"):
@@ -25,6 +27,8 @@ def parse_cell(text, kind):
         return int(text)
     if kind in ("double", "float"):
         return float(text)
+    if kind == "packed":
+        return np.array(text.strip("[]").split(), dtype="<f4").tobytes()
     if kind == "boolean":
         return text == "true"
     if kind == "timestamp":

@@ -65,7 +65,7 @@ SUBGRAPHS = pa.schema(
         ("anchor_time", TIMESTAMP), ("seed_group", pa.int32()), ("num_seeds", pa.int32()),
         *((name, pa.list_(pa.struct(fields))) for name, fields in STRUCTS.items()),
         ("candidate_offsets", pa.list_(pa.int32())), ("items", pa.list_(pa.int64())),
-        ("features", pa.list_(pa.float32())), ("is_label", pa.list_(pa.bool_())),
+        ("features", pa.binary()), ("is_label", pa.list_(pa.bool_())),
         ("label_offsets", pa.list_(pa.int32())), ("labels", pa.list_(pa.int64())),
     ]
 )  # fmt: skip
@@ -243,7 +243,8 @@ class Shop:
             candidate_offsets.append(len(items))
             label_offsets.append(len(labels))
         return {
-            "candidate_offsets": candidate_offsets, "items": items, "features": features,
+            "candidate_offsets": candidate_offsets, "items": items,
+            "features": np.array(features, dtype="<f4").tobytes(),
             "is_label": is_label, "label_offsets": label_offsets, "labels": labels,
         }  # fmt: skip
 

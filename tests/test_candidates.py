@@ -81,9 +81,13 @@ def built(spark, tmp_path_factory):
     return build(lambda text: spark.createDataFrame(drawn(text)), tmp_path_factory.mktemp("one"))
 
 
+def numbers(row):
+    return np.frombuffer(row["features"], dtype="<f4")
+
+
 def features(row):
     """Features by item and name."""
-    values = np.array(row["features"], dtype=np.float32).reshape(len(row["items"]), len(NAMES))
+    values = numbers(row).reshape(len(row["items"]), len(NAMES))
     return {
         item: dict(zip(NAMES, pair.tolist(), strict=True))
         for item, pair in zip(row["items"], values, strict=True)
@@ -96,7 +100,7 @@ def test_every_seed_has_the_same_number_of_distinct_items_on_sale(built):
     for (day, _), row in rows.items():
         assert len(row["items"]) == len(set(row["items"])) == 3
         assert set(row["items"]) <= ({0, 1, 2, 3} if day == 1 else {0, 1, 2, 3, 5})
-        assert len(row["features"]) == 3 * len(NAMES)
+        assert len(numbers(row)) == 3 * len(NAMES)
 
 
 def test_what_was_bought_comes_first_then_what_goes_with_it(built):
@@ -129,7 +133,7 @@ def test_a_user_without_history_gets_popular_and_new_items(built):
     assert 5 in pairs  # new on sale
     assert pairs[2]["popular_rank"] == 1
     assert all(pair["purchases"] == 0 and pair["user_baskets"] == 0 for pair in pairs.values())
-    assert not np.isinf(rows[11, 9]["features"]).any()
+    assert not np.isinf(numbers(rows[11, 9])).any()
 
 
 def test_a_wish_is_a_feature_of_its_pair(built):

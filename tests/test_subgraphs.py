@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from recspark import tables
@@ -25,7 +26,7 @@ def world(table, spark, tmp_path):
             train        | 2024-03-01T00:00:00   | 2             | [1]
             """),
         "candidates": table("""
-            split:string | anchor_time:timestamp | entity:bigint | items:array<bigint> | features:array<float> | is_label:array<boolean>
+            split:string | anchor_time:timestamp | entity:bigint | items:array<bigint> | features:packed | is_label:array<boolean>
             train        | 2024-03-01T00:00:00   | 1             | [1]                 | [0.1]                 | [true]
             train        | 2024-03-01T00:00:00   | 0             | [2 0]               | [0.2 0.3]             | [true false]
             train        | 2024-03-01T00:00:00   | 2             | [0]                 | [0.4]                 | [false]
@@ -99,6 +100,7 @@ def test_candidates_and_labels_stay_with_their_seed(world):
     (row,) = rows_of(world, hop_2=None)
     assert row["candidate_offsets"] == [0, 2, 3, 4]
     assert row["items"] == [2, 0, 1, 0]
+    assert np.frombuffer(row["features"], "<f4").tolist() == pytest.approx([0.2, 0.3, 0.1, 0.4])
     assert row["is_label"] == [True, False, True, False]
     assert row["label_offsets"] == [0, 1, 3, 4]
     assert row["labels"] == [2, 0, 1, 1]

@@ -132,3 +132,19 @@ def test_a_slice_value_that_would_break_out_of_its_quotes_is_our_own_bug(table, 
     frame = table("split:string | item:bigint\ntrain | 1")
     with pytest.raises(AssertionError, match="is no name, date or number"):
         tables.replace_slice(frame, str(tmp_path / "sales"), slice_values={"split": "x' OR '1"})
+
+
+def test_a_stage_table_of_another_release_is_made_anew(spark, tmp_path, caplog):
+    def workspace(run_date):
+        return tables.Workspace(spark=spark, settings=shop(tmp_path), run_date=run_date)
+
+    old = spark.createDataFrame([(1, [0.5])], "item bigint, features array<float>")
+    workspace(MONDAY).write("pairs", old, "run_date date, item bigint, features array<float>")
+    new = spark.createDataFrame([(2, bytearray(b"xy"))], "item bigint, features binary")
+    packed = "run_date date, item bigint, features binary"
+    written = workspace(NEXT_MONDAY).write("pairs", new, packed)
+    assert [tuple(row) for row in written.collect()] == [(NEXT_MONDAY, 2, bytearray(b"xy"))]
+    assert "pairs: another release wrote it with other columns" in caplog.text
+    renamed = spark.createDataFrame([(3, 0.5)], "item bigint, rate double")
+    written = workspace(MONDAY).write("pairs", renamed, "run_date date, item bigint, rate double")
+    assert [tuple(row) for row in written.collect()] == [(MONDAY, 3, 0.5)]

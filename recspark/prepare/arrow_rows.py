@@ -47,6 +47,29 @@ def lists(values: Array, lengths: Array, kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind))
 
 
+def packed(values: Array, lengths: Array) -> pa.Array:
+    """Consecutive runs of `values` as float32, little-endian: one binary per entry of `lengths`.
+
+    Spark copies a binary as a whole and an array value by value.
+    """
+    stored = np.ascontiguousarray(values, dtype="<f4")
+    offsets = np.concatenate([[0], np.cumsum(lengths * stored.itemsize)]).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(stored)]
+    return pa.Array.from_buffers(pa.binary(), len(lengths), buffers)
+
+
+def unpacked(binaries: pa.Array | pa.ChunkedArray) -> Array:
+    """What `packed` packed, float32, all rows one after another."""
+    rows = binaries.combine_chunks() if isinstance(binaries, pa.ChunkedArray) else binaries
+    _, offsets, stored = rows.buffers()
+    if not len(rows) or stored is None:
+        return np.empty(0, dtype=np.float32)
+    ends = np.frombuffer(offsets, dtype=np.int32)[rows.offset : rows.offset + len(rows) + 1]
+    width = np.dtype("<f4").itemsize
+    count, start = (int(ends[-1]) - int(ends[0])) // width, int(ends[0])
+    return np.frombuffer(stored, dtype="<f4", count=count, offset=start)
+
+
 def moment(microseconds: int) -> datetime:
     """The naive UTC datetime of microseconds since 1970, as `files.read` wants it."""
     return datetime(1970, 1, 1) + timedelta(microseconds=microseconds)  # noqa: DTZ001 - by contract

@@ -3,7 +3,7 @@
 Runs on Spark workers; needs numpy, scipy and pyarrow only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,23 @@ from recspark.prepare import (
     pair_history,
     retrieval,
 )
-from recspark.prepare.arrow_rows import DAY, Array, Columns, column, gather, lists, timestamps
+from recspark.prepare.arrow_rows import (
+    DAY,
+    Array,
+    Columns,
+    column,
+    gather,
+    lists,
+    packed,
+    timestamps,
+    unpacked,
+)
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.pair_history import History
 
 SEED_ROW = -1  # the `kind` of a row that is a seed, not an event
+FOUND_BY = ("all", *retrieval.SOURCES)  # what `hits` counts
 _SEEDS_AT_ONCE = 512  # 100 candidates of 110 features each are 23 MB
 
 
@@ -89,7 +100,7 @@ def _candidates(
             timestamps(np.full(num_seeds, anchor)),
             seeds[schema.ENTITY].combine_chunks(),
             lists(items, lengths, pa.int64()),
-            lists(values, lengths * num_features, pa.float32()),
+            packed(values, lengths * num_features),
             lists(_is_label(seeds, items, width), lengths, pa.bool_()),
             lists(because, lengths, pa.int64()),
         ],
@@ -174,3 +185,22 @@ def _is_label(seeds: pa.Table, items: Array, width: int) -> Array:
     top = max(int(flat.max(initial=0)), int(items.max(initial=0))) + 1
     owned = np.repeat(np.arange(len(seeds)), lengths) * top + flat
     return np.isin(np.repeat(np.arange(len(seeds)), width) * top + items, owned)
+
+
+def hits(
+    batches: Iterator[pa.RecordBatch], other_tables: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Kernel over candidates: split, and in `FOUND_BY` how many labels each source retrieved."""
+    names = pair_features.pair_names(other_tables)
+    places = [names.index(name) for name in pair_features.SOURCE_RANKS]
+    for batch in batches:
+        is_label = batch.column(schema.IS_LABEL)
+        owner = np.repeat(np.arange(batch.num_rows), is_label.value_lengths().to_numpy())
+        label = is_label.flatten().to_numpy(zero_copy_only=False)
+        ranks = unpacked(batch.column(schema.FEATURES)).reshape(len(label), len(names))[:, places]
+        found = [label, *(label[:, None] & ~np.isnan(ranks)).T]
+        counts = [np.bincount(owner[one], minlength=batch.num_rows) for one in found]
+        yield pa.RecordBatch.from_arrays(
+            [batch.column(schema.SPLIT), *(pa.array(count, pa.int64()) for count in counts)],
+            names=[schema.SPLIT, *FOUND_BY],
+        )

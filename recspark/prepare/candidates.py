@@ -7,14 +7,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.prepare import candidate_kernel, interactions, pair_features
+from recspark.prepare import candidate_kernel, interactions
 from recspark.prepare.candidate_kernel import SEED_ROW, Plan
 from recspark.prepare.interactions import EventRoles
 from recspark.settings import Candidates
 
 COLUMNS = (
     f"{schema.SPLIT} string, {schema.ANCHOR_TIME} timestamp, {schema.ENTITY} bigint, "
-    f"{schema.ITEMS} array<bigint>, {schema.FEATURES} array<float>, "
+    f"{schema.ITEMS} array<bigint>, {schema.FEATURES} binary, "
     f"{schema.IS_LABEL} array<boolean>, {schema.BECAUSE} array<bigint>"
 )
 
@@ -41,7 +41,7 @@ def build(
         horizon_days: length of the label window, days.
         settings: how many candidates, from how long a history.
 
-    `features` has the columns `pair_features.pair_names(other tables)` for each item in turn.
+    `features` packs the columns `pair_features.pair_names(other tables)` of each item in turn.
     """
     seeds = snapshots.select(
         F.lit(SEED_ROW).alias(interactions.KIND),
@@ -70,25 +70,18 @@ def recall(
 
     A label that several sources retrieved counts for each; NaN for a split without labels.
     """
-    names = pair_features.pair_names(other_tables)
-    per_item = len(names)
-    hits = [F.sum(F.size(F.filter(schema.IS_LABEL, lambda label: label))).alias("all")]
-    for name in pair_features.SOURCE_RANKS:
-        # The ranks of one source lie `per_item` apart.
-        ranks = F.expr(
-            f"transform(sequence(1, size({schema.ITEMS})), item -> "
-            f"{schema.FEATURES}[(item - 1) * {per_item} + {names.index(name)}])"
-        )
-        found = F.zip_with(schema.IS_LABEL, ranks, lambda label, rank: label & ~F.isnan(rank))
-        total = F.size(F.filter(found, lambda hit: hit))
-        hits.append(F.sum(total).alias(name.removesuffix("_rank")))
-    sums = candidates.where(F.size(schema.ITEMS) > 0).groupBy(schema.SPLIT).agg(*hits)
+    kernel = partial(candidate_kernel.hits, other_tables=tuple(other_tables))
+    counted = ", ".join(f"{name} bigint" for name in candidate_kernel.FOUND_BY)
+    read = candidates.select(schema.SPLIT, schema.FEATURES, schema.IS_LABEL)
+    found = read.mapInArrow(kernel, f"{schema.SPLIT} string, {counted}")
+    hits = [F.sum(name).alias(name) for name in candidate_kernel.FOUND_BY]
+    sums = found.groupBy(schema.SPLIT).agg(*hits)
     truths = snapshots.groupBy(schema.SPLIT).agg(F.sum(F.size(schema.LABELS)).alias("truths"))
     rows = sums.join(truths, on=schema.SPLIT, how="inner").collect()
-    sources = [name for name in sums.columns if name != schema.SPLIT]
     return {
         row[schema.SPLIT]: {
-            name: row[name] / row["truths"] if row["truths"] else float("nan") for name in sources
+            name: row[name] / row["truths"] if row["truths"] else float("nan")
+            for name in candidate_kernel.FOUND_BY
         }
         for row in rows
     }

@@ -7,9 +7,12 @@ makes counts, days and prices comparable and outliers harmless.
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+
+from recspark.prepare.arrow_rows import unpacked
 
 NUM_KNOTS = 129  # quantile levels 0, 1/128, ..., 1
 SEED_ROWS = 1_000  # seeds with all their candidates, brought to the driver whatever the size
@@ -22,7 +25,8 @@ def knots(
     """Per feature its quantiles, ascending, float32 values.
 
     Args:
-        frame: has `column`, array<float>, row-major with `width` features; NaN where missing.
+        frame: has `column`, array<float> or packed as a binary, row-major with `width` features;
+            NaN where missing.
         column: name of that column.
         width: number of features.
         key: columns that identify a row; they decide with `seed` which rows are sampled.
@@ -34,8 +38,9 @@ def knots(
     """
     drawn = F.xxhash64(F.lit(seed), *key)
     sampled = frame.orderBy(drawn, *key).limit(num_rows).select(column)
-    rows = cast(Any, sampled).toArrow()[column].combine_chunks().flatten().to_numpy()
-    values: NDArray[np.float32] = rows.reshape(-1, width)
+    rows = cast(Any, sampled).toArrow()[column].combine_chunks()
+    flat = unpacked(rows) if pa.types.is_binary(rows.type) else rows.flatten().to_numpy()
+    values: NDArray[np.float32] = flat.reshape(-1, width)
     levels = np.linspace(0, 1, NUM_KNOTS)
     return tuple(_quantiles(values[:, feature], levels) for feature in range(width))
 

@@ -16,6 +16,7 @@ from pyspark.sql.types import StructType
 
 from recspark import files, schema
 from recspark.encodings import Encodings
+from recspark.prepare.arrow_rows import unpacked
 from recspark.prepare.subgraph_kernel import Features, Ragged, Relation, Struct, attach
 
 EDGE_COLUMNS = (schema.AGES, schema.NODES, schema.NUMBERS, schema.CODES)
@@ -216,7 +217,7 @@ def _seed_group(encodings: Encodings, rows: pa.Table, hop_2: HopTwoFiles | None)
         "edges": [*edges, *outer_edges],
         "candidate_offsets": items.offsets,
         schema.ITEMS: items.values,
-        schema.FEATURES: ragged(rows[schema.FEATURES]).values,
+        schema.FEATURES: unpacked(rows[schema.FEATURES]).tobytes(),
         schema.IS_LABEL: ragged(rows[schema.IS_LABEL]).values,
         "label_offsets": labels.offsets,
         schema.LABELS: labels.values,
@@ -238,7 +239,7 @@ def _node_group(encodings: Encodings, rows: pa.Table, hop_2: HopTwoFiles) -> Str
         "edges": edges,
         "candidate_offsets": [0],
         schema.ITEMS: [],
-        schema.FEATURES: [],
+        schema.FEATURES: b"",
         schema.IS_LABEL: [],
         "label_offsets": [0],
         schema.LABELS: [],
