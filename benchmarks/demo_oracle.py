@@ -4,8 +4,16 @@
 
 The oracle knows every user's hidden taste, rhythms and stock on the date, and the demand of every
 day after it; it does not know when users will come. It ranks items by their mean chance
-(`demo.purchases.purchase_weights`) over the days of the horizon. Users are those that a run of
-`conf/demo.yaml` with a test anchor on the date judges: opted in, joined, and buying afterwards.
+(`demo.purchases.purchase_weights`) over the days of the horizon.
+
+The observer knows the rules and their numbers too (what segments like, how popular, seasonal and
+quickly used up an item is), but of users only what tables say. It infers a taste from the user's
+own purchases: a posterior mean over tastes drawn from the prior, each weighed by how likely it
+makes every purchase; an item's usual rhythm is everybody's. A model has to learn the rules as well.
+
+Users are those that a run of `conf/demo.yaml` with a test anchor on the date judges: opted in,
+joined, and buying afterwards. Axes: U all users, T tastes drawn from the prior, I items, P places
+in a stock, S shelves, K ranks.
 """
 
 from datetime import date, datetime
@@ -13,14 +21,16 @@ from datetime import date, datetime
 import click
 import numpy as np
 
-from recspark.demo import purchases, shoppers
+from recspark.demo import catalog, purchases, shoppers
 from recspark.demo.catalog import Assortment
+from recspark.demo.draws import Floats, Ints
 from recspark.demo.purchases import Lines, Stock
 from recspark.demo.shoppers import Users
 from recspark.demo.spec import SECONDS_PER_DAY, Shop
 from recspark.evaluate import metrics
 
 _EPOCH = date(1970, 1, 1)
+_TASTES = 6_000
 
 
 def stock_on(assortment: Assortment, users: Users, lines: Lines, second: int) -> Stock:
@@ -34,29 +44,111 @@ def stock_on(assortment: Assortment, users: Users, lines: Lines, second: int) ->
     return stock
 
 
-def oracle_map(shop: Shop, as_of: date, horizon_days: int, k: int) -> tuple[float, int]:
-    """The oracle's MAP@k, and over how many users."""
-    assortment = Assortment.of(shop)
-    users = shoppers.describe(shop, np.arange(1, shop.num_users + 1, dtype=np.int64))
-    lines = purchases.simulate(assortment, users)
-    day = (as_of - _EPOCH).days
+class Observer:
+    """Tastes drawn from the prior, and what each of them chooses on a day."""
+
+    def __init__(self, assortment: Assortment) -> None:
+        shop = assortment.shop
+        # Of users who do not exist: their ids are beyond the shop's.
+        ids = shop.num_users + 1 + np.arange(_TASTES, dtype=np.int64)
+        self.assortment = assortment
+        self.taste_TS = shoppers.taste(shop, shoppers.describe(shop, ids))
+        self._browsing: dict[int, tuple[Floats, Floats]] = {}
+
+    def browsing(self, day: int) -> tuple[Floats, Floats]:
+        """Chance of each shelf by taste (T, S), and of each item on its shelf (I,)."""
+        if day not in self._browsing:
+            items = self.assortment.items
+            demand_I = catalog.demand(items, day)
+            on_shelf_S = np.bincount(items.shelf_I, demand_I, catalog.NUM_SHELVES)
+            share_I = demand_I / np.where(on_shelf_S > 0, on_shelf_S, 1)[items.shelf_I]
+            days = np.full(len(self.taste_TS), day)
+            shares_TS = purchases.shelf_shares(self.assortment, self.taste_TS, days)
+            self._browsing[day] = (shares_TS.astype(np.float32), share_I)
+        return self._browsing[day]
+
+    def mean_chances(self, item: Ints, second: Ints, day: int, horizon_days: int) -> Floats:
+        """Mean chance of each item (I,) over the days from `day`, after these purchases."""
+        stock, log_T = Stock.empty(1), np.zeros(len(self.taste_TS))
+        shelf_I, usual_I = self.assortment.items.shelf_I, self.assortment.items.rhythm_days_I
+        for bought, moment in zip(item, second / SECONDS_PER_DAY, strict=True):
+            shares_TS, share_I = self.browsing(int(moment))
+            when, here = np.array([moment]), stock.item_BP[0] == bought
+            due = purchases.due_weights(self.assortment, stock, when)[0][here].sum()
+            log_T += np.log(shares_TS[:, shelf_I[bought]] * share_I[bought] + due + 1e-12)
+            if usual_I[bought] > 0:
+                one = np.array([bought])
+                stock.put(np.zeros(1, dtype=np.int64), one, when, usual_I[one])
+        weight_T = np.exp(log_T - log_T.max())
+        weight_T /= weight_T.sum()
+        mean_I = np.zeros(len(shelf_I))
+        kept = stock.item_BP[0] >= 0
+        for ahead in range(day, day + horizon_days):
+            shares_TS, share_I = self.browsing(ahead)
+            chance_I = (weight_T @ shares_TS)[shelf_I] * share_I
+            due_P = purchases.due_weights(self.assortment, stock, np.array([ahead + 0.5]))[0]
+            np.add.at(chance_I, stock.item_BP[0][kept], due_P[kept])
+            mean_I += chance_I / chance_I.sum() / horizon_days
+        return mean_I
+
+
+def judged_labels(users: Users, lines: Lines, day: int, horizon_days: int) -> Ints:
+    """Distinct (user, item) bought in the window by those who are mailed, both positions."""
     second, end = day * SECONDS_PER_DAY, (day + horizon_days) * SECONDS_PER_DAY
-    stock, taste_BS = stock_on(assortment, users, lines, second), shoppers.taste(shop, users)
-    num_users = len(users.user_id_B)
-    mean_BI = np.zeros((num_users, shop.num_items))
-    for ahead in range(horizon_days):
-        moment_B = np.full(num_users, day + ahead + 0.5)
-        weights_BI = purchases.purchase_weights(assortment, taste_BS, stock, moment_B)
-        mean_BI += weights_BI / weights_BI.sum(axis=1, keepdims=True) / horizon_days
-    best_BK = np.argsort(-mean_BI, axis=1, kind="stable")[:, :k]
     inside = (lines.second_B > second) & (lines.second_B <= end)
     bought = np.unique(np.stack([lines.user_B[inside], lines.item_B[inside]], axis=1), axis=0)
     judged = users.email_opt_in_B & (users.joined_second_B <= second)
-    bought = bought[judged[bought[:, 0]]]
-    ends = np.searchsorted(bought[:, 0], np.arange(num_users + 1))
-    ranked = (best_BK.ravel(), np.arange(num_users + 1) * k)
-    per_user = metrics.per_user(ranked, (bought[:, 1], ends), k)[metrics.name(metrics.MAP, k)]
-    return float(np.nanmean(per_user)), int(np.isfinite(per_user).sum())
+    return np.asarray(bought[judged[bought[:, 0]]])
+
+
+def oracle_lists(
+    assortment: Assortment, users: Users, lines: Lines, day: int, horizon_days: int
+) -> Floats:
+    """The oracle's mean chance of each item for every user, (U, I)."""
+    stock = stock_on(assortment, users, lines, day * SECONDS_PER_DAY)
+    taste_US = shoppers.taste(assortment.shop, users)
+    num_users = len(users.user_id_B)
+    mean_UI = np.zeros((num_users, len(assortment.items.item_id_I)))
+    for ahead in range(day, day + horizon_days):
+        moment_U = np.full(num_users, ahead + 0.5)
+        weights_UI = purchases.purchase_weights(assortment, taste_US, stock, moment_U)
+        mean_UI += weights_UI / weights_UI.sum(axis=1, keepdims=True) / horizon_days
+    return mean_UI
+
+
+def observer_lists(
+    assortment: Assortment, buyers: Ints, lines: Lines, day: int, horizon_days: int
+) -> Floats:
+    """The observer's mean chance of each item for these users, (buyers, I)."""
+    observer, seen = Observer(assortment), lines.second_B <= day * SECONDS_PER_DAY
+    found = []
+    for user in buyers:
+        own = seen & (lines.user_B == user)
+        item, second = lines.item_B[own], lines.second_B[own]
+        found.append(observer.mean_chances(item, second, day, horizon_days))
+    return np.stack(found)
+
+
+def mean_map(chances: Floats, bought: Ints, k: int) -> float:
+    """MAP@k of one row of chances per buyer; `bought` (user, item) ascends by user."""
+    best = np.argsort(-chances, axis=1, kind="stable")[:, :k]
+    _, starts = np.unique(bought[:, 0], return_index=True)
+    ranked = (best.ravel(), np.arange(len(best) + 1) * k)
+    truths = (bought[:, 1], np.append(starts, len(bought)))
+    per_user = metrics.per_user(ranked, truths, k)[metrics.name(metrics.MAP, k)]
+    return float(np.nanmean(per_user))
+
+
+def limits(shop: Shop, as_of: date, horizon_days: int, k: int) -> tuple[float, float, int]:
+    """MAP@k of the oracle and of the observer, and over how many users."""
+    assortment = Assortment.of(shop)
+    users = shoppers.describe(shop, np.arange(1, shop.num_users + 1, dtype=np.int64))
+    lines, day = purchases.simulate(assortment, users), (as_of - _EPOCH).days
+    bought = judged_labels(users, lines, day, horizon_days)
+    buyers = np.unique(bought[:, 0])
+    knowing = oracle_lists(assortment, users, lines, day, horizon_days)[buyers]
+    observing = observer_lists(assortment, buyers, lines, day, horizon_days)
+    return mean_map(knowing, bought, k), mean_map(observing, bought, k), len(buyers)
 
 
 @click.command()
@@ -76,14 +168,17 @@ def main(
     until: datetime, dates: tuple[datetime, ...], users: int, items: int, events: int, days: int,
     seed: int, horizon: int, k: int,
 ) -> None:  # fmt: skip
-    """Print the oracle's MAP@K for each date; sizes as given to `jobs/make_tables.py shop`."""
+    """Print MAP@K of both for each date; sizes as given to `jobs/make_tables.py shop`."""
     shop = Shop(
         num_users=users, num_items=items, num_events=events, seed=seed, until=until.date(),
         num_days=days,
     )  # fmt: skip
     for moment in dates:
-        found, num_users = oracle_map(shop, moment.date(), horizon, k)
-        click.echo(f"{moment:%Y-%m-%d}: oracle MAP@{k} {found:.4f} over {num_users} users")
+        knowing, observing, num_users = limits(shop, moment.date(), horizon, k)
+        click.echo(
+            f"{moment:%Y-%m-%d}: MAP@{k} oracle {knowing:.4f}, observer {observing:.4f} "
+            f"over {num_users} users"
+        )
 
 
 if __name__ == "__main__":

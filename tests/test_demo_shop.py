@@ -250,11 +250,11 @@ def test_a_shop_that_cannot_be_is_refused(changes, message):
         Shop(seed=7, until=TINY.until, **size)
 
 
-def test_the_oracle_knows_more_than_what_sells_best():
+def test_the_oracle_knows_more_than_the_observer_and_both_more_than_what_sells_best():
     oracle = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "demo_oracle.py"))
     small = Shop(num_users=300, num_items=60, num_events=9_000, seed=7, until=date(2026, 11, 23))
     as_of = date(2026, 11, 9)
-    found, num_users = oracle["oracle_map"](small, as_of, horizon_days=7, k=5)
+    knowing, observing, num_users = oracle["limits"](small, as_of, horizon_days=7, k=5)
     assortment = Assortment.of(small)
     users = shoppers.describe(small, np.arange(1, 301))
     lines = purchases.simulate(assortment, users)
@@ -273,7 +273,7 @@ def test_the_oracle_knows_more_than_what_sells_best():
         ]
     )
     assert num_users == len(bought)
-    assert 1.5 * popular < found < 1
+    assert 1.5 * popular < observing < knowing < 1
 
 
 def test_the_oracle_sees_the_stock_that_the_shop_had_on_the_day():
