@@ -219,7 +219,7 @@ def settings_of(folder):
         "candidates": {"per_seed": 12, "similar_per_item": 8, "history_per_entity": 20},
         "model": {"width": 16, "id_width": 8, "max_categories": 20, "text_buckets": 64},
         "training": {
-            "num_processes": 2, "max_epochs": 4, "patience": 4, "groups_per_batch": 1,
+            "num_processes": 2, "max_epochs": 6, "patience": 6, "groups_per_batch": 1,
             "learning_rate": 0.02,
         },
         "evaluation": {"baselines": ["personal_frequency", "item_item"]},
