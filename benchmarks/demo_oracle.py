@@ -13,7 +13,7 @@ makes every purchase; an item's usual rhythm is everybody's. A model has to lear
 
 Users are those that a run of `conf/demo.yaml` with a test anchor on the date judges: opted in,
 joined, and buying afterwards. Axes: U all users, T tastes drawn from the prior, I items, P places
-in a stock, S shelves, K ranks.
+in a stock, S shelves.
 """
 
 from datetime import date, datetime
@@ -30,7 +30,7 @@ from recspark.demo.spec import SECONDS_PER_DAY, Shop
 from recspark.evaluate import metrics
 
 _EPOCH = date(1970, 1, 1)
-_TASTES = 6_000
+_TASTES = 6_000  # drawn from the prior
 
 
 def stock_on(assortment: Assortment, users: Users, lines: Lines, second: int) -> Stock:
@@ -101,7 +101,7 @@ def judged_labels(users: Users, lines: Lines, day: int, horizon_days: int) -> In
     return np.asarray(bought[judged[bought[:, 0]]])
 
 
-def oracle_lists(
+def oracle_chances(
     assortment: Assortment, users: Users, lines: Lines, day: int, horizon_days: int
 ) -> Floats:
     """The oracle's mean chance of each item for every user, (U, I)."""
@@ -116,7 +116,7 @@ def oracle_lists(
     return mean_UI
 
 
-def observer_lists(
+def observer_chances(
     assortment: Assortment, buyers: Ints, lines: Lines, day: int, horizon_days: int
 ) -> Floats:
     """The observer's mean chance of each item for these users, (buyers, I)."""
@@ -146,8 +146,8 @@ def limits(shop: Shop, as_of: date, horizon_days: int, k: int) -> tuple[float, f
     lines, day = purchases.simulate(assortment, users), (as_of - _EPOCH).days
     bought = judged_labels(users, lines, day, horizon_days)
     buyers = np.unique(bought[:, 0])
-    knowing = oracle_lists(assortment, users, lines, day, horizon_days)[buyers]
-    observing = observer_lists(assortment, buyers, lines, day, horizon_days)
+    knowing = oracle_chances(assortment, users, lines, day, horizon_days)[buyers]
+    observing = observer_chances(assortment, buyers, lines, day, horizon_days)
     return mean_map(knowing, bought, k), mean_map(observing, bought, k), len(buyers)
 
 

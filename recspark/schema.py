@@ -38,7 +38,8 @@ AGES = "ages"  # array<float>  days from event to anchor, >= 0, newest first
 
 ITEM = "item"  # bigint      node of an item
 ITEMS = "items"  # array<bigint>
-FEATURES = "features"  # binary  float32, little-endian, row-major (items x features); NaN: missing
+FEATURES = "features"  # binary  numbers as PACKED, row-major (items x features); NaN where missing
+PACKED = "<f4"  # numpy's name of float32, little-endian
 IS_LABEL = "is_label"  # array<boolean> aligned with items
 SIMILAR_ITEMS = "similar_items"  # array<bigint> most often bought by the same people, best first
 SIMILARITIES = "similarities"  # array<float>  cosine, aligned with similar_items

@@ -154,7 +154,7 @@ class _Group:
         self.candidate_offsets = _flat(batch, "candidate_offsets", row, np.int64)
         self.items = _flat(batch, schema.ITEMS, row, np.int64)
         packed = batch.column(schema.FEATURES)[row].as_buffer()
-        self.features = np.frombuffer(packed, dtype="<f4")
+        self.features = np.frombuffer(packed, dtype=schema.PACKED)
         self.is_label = _flat(batch, schema.IS_LABEL, row, np.bool_)
         self.label_offsets = _flat(batch, "label_offsets", row, np.int64)
         self.labels = _flat(batch, schema.LABELS, row, np.int64)

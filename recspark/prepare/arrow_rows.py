@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from recspark import schema
+
 Array = np.ndarray[Any, Any]
 Columns = dict[str, Array]
 
@@ -48,11 +50,11 @@ def lists(values: Array, lengths: Array, kind: pa.DataType) -> pa.Array:
 
 
 def packed(values: Array, lengths: Array) -> pa.Array:
-    """Consecutive runs of `values` as float32, little-endian: one binary per entry of `lengths`.
+    """Consecutive runs of `values` as `schema.PACKED`: one binary per entry of `lengths`.
 
     Spark copies a binary as a whole and an array value by value.
     """
-    stored = np.ascontiguousarray(values, dtype="<f4")
+    stored = np.ascontiguousarray(values, dtype=schema.PACKED)
     offsets = np.concatenate([[0], np.cumsum(lengths * stored.itemsize)]).astype(np.int32)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(stored)]
     return pa.Array.from_buffers(pa.binary(), len(lengths), buffers)
@@ -65,9 +67,9 @@ def unpacked(binaries: pa.Array | pa.ChunkedArray) -> Array:
     if not len(rows) or stored is None:
         return np.empty(0, dtype=np.float32)
     ends = np.frombuffer(offsets, dtype=np.int32)[rows.offset : rows.offset + len(rows) + 1]
-    width = np.dtype("<f4").itemsize
+    width = np.dtype(schema.PACKED).itemsize
     count, start = (int(ends[-1]) - int(ends[0])) // width, int(ends[0])
-    return np.frombuffer(stored, dtype="<f4", count=count, offset=start)
+    return np.frombuffer(stored, dtype=schema.PACKED, count=count, offset=start)
 
 
 def moment(microseconds: int) -> datetime:

@@ -26,7 +26,7 @@ def habits(history: History, trend: Columns) -> Columns:
 
     `trend` has the columns of the items by position.
     """
-    ago, repeated = history.baskets_ago(), _repeated(history)
+    ago, repeated = history.baskets_ago, _repeated(history)
     found = {
         f"repeat_share_last_{number}": _mean(history, repeated.astype(float), ago < number)
         for number in REPEAT_BASKETS
@@ -50,7 +50,7 @@ def habits(history: History, trend: Columns) -> Columns:
 
 def _repeated(history: History) -> Array:
     """Boolean (E,): the seed bought the item in an earlier basket."""
-    order = np.lexsort((-history.age, history.key, history.seed))
+    order = np.lexsort((history.key, history.seed))  # stable: oldest first within a pair
     seed, key, age = history.seed[order], history.key[order], history.age[order]
     opens = np.ones(len(order), dtype=bool)
     opens[1:] = (np.diff(seed) != 0) | (np.diff(key) != 0)

@@ -5,6 +5,7 @@ results do not depend on how seeds are split into blocks.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class History:
         opens[1:] = (np.diff(self.seed) != 0) | (np.diff(self.age) != 0)
         return opens
 
+    @cached_property
     def baskets_ago(self) -> Array:
         """int64 (E,): how many baskets of the seed came later."""
         opens = self.new_basket()
@@ -76,6 +78,7 @@ HALF_LIVES = {"quarter": 0.25, "one": 1.0, "three": 3.0, "twelve": 12.0}  # hori
 SLOW_HALF_LIVES = ("one", "three", "twelve")
 LAST_BASKETS = (1, 3, 5, 10)
 BASKET_DECAYS = (50, 70, 85, 95)  # percent that a basket weighs against the next newer one
+_RATE_DECAY = 0.85  # the same in the vectors by which nearest users are found
 YEAR = 365.0  # days
 
 
@@ -87,7 +90,7 @@ def basket_decay_names(prefix: str) -> tuple[str, ...]:
 def decayed_by_basket(history: History, horizon: float) -> Array:
     """float64 (E,): what a row counts, less for every basket since and for its age."""
     by_age = np.exp2(-history.age / (HALF_LIVES["twelve"] * horizon))
-    return np.asarray(0.85 ** history.baskets_ago() * by_age)
+    return np.asarray(_RATE_DECAY**history.baskets_ago * by_age)
 
 
 def seed_columns(history: History, horizon: float) -> Columns:
@@ -106,7 +109,7 @@ def seed_columns(history: History, horizon: float) -> Columns:
     units = np.bincount(history.seed, history.units, size)
     known = history.price > 0
     log_price = np.log(np.where(known, history.price, 1.0))
-    in_season, ago = _same_season(history.age, horizon), history.baskets_ago()
+    in_season, ago = _same_season(history.age, horizon), history.baskets_ago
     of_baskets = {
         name: np.bincount(history.seed, (percent / 100) ** ago, size)
         for name, percent in zip(basket_decay_names("basket_rows"), BASKET_DECAYS, strict=True)
@@ -137,7 +140,7 @@ def pairs(history: History, horizon: float) -> Pairs:
     order = np.lexsort((np.arange(len(history.seed)), history.item, history.seed))
     order = order[history.item[order] >= 0]
     key = history.seed[order] * history.num_items + history.item[order]
-    age, ago = history.age[order], history.baskets_ago()[order]
+    age, ago = history.age[order], history.baskets_ago[order]
     first = np.ones(len(key), dtype=bool)
     first[1:] = np.diff(key) != 0
     pair = np.cumsum(first) - 1

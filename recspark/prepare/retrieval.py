@@ -119,7 +119,7 @@ def _rates(pairs: Pairs, seeds: int, num_items: int) -> sparse.csr_matrix:
 
 
 def _last_basket(history: History) -> sparse.csr_matrix:
-    newest = (history.item >= 0) & (history.baskets_ago() == 0)
+    newest = (history.item >= 0) & (history.baskets_ago == 0)
     cells = np.unique(history.seed[newest] * history.num_items + history.item[newest])
     rows, items = np.divmod(cells, max(history.num_items, 1))
     ones = np.ones(len(cells), dtype=np.float32)
