@@ -16,18 +16,23 @@ LABELS = torch.tensor([1, 0, 0, 1, 0, 0, 0, 1]).bool()
 VALID = torch.tensor([1, 1, 1, 1, 0, 1, 1, 1]).bool()
 
 
+def average_precision(labels):
+    """Of a list by rank."""
+    places = [place for place, label in enumerate(labels, start=1) if label]
+    return sum(sum(labels[:place]) / place for place in places) / len(places)
+
+
 def naive_lambda_rank(scores, labels, truncation=30):
     """One seed's loss, pair by pair."""
     order = sorted(range(len(scores)), key=lambda i: (-scores[i].item(), i))
-    rank = {item: place + 1 for place, item in enumerate(order)}
-    discount = {item: 1 / math.log2(1 + rank[item]) for item in order}
-    most = min(sum(labels), truncation)
-    max_dcg = sum(1 / math.log2(1 + place) for place in range(1, most + 1))
+    by_rank = [labels[item] for item in order]
     cost, slopes = scores.new_zeros(()), 0.0
-    for p in order:
-        for n in order:
-            if labels[p] and not labels[n] and min(rank[p], rank[n]) <= truncation:
-                weight = abs(discount[p] - discount[n]) / max_dcg
+    for i, p in enumerate(order):
+        for j, n in enumerate(order):
+            if labels[p] and not labels[n] and min(i, j) < truncation:
+                swapped = list(by_rank)
+                swapped[i], swapped[j] = swapped[j], swapped[i]
+                weight = abs(average_precision(swapped) - average_precision(by_rank))
                 gap = scores[p] - scores[n]
                 cost = cost + weight * torch.nn.functional.softplus(-gap)
                 slopes += 2 * weight * torch.sigmoid(-gap).item()

@@ -74,10 +74,11 @@ def lambda_rank(
 ) -> Tensor:
     """LambdaRank's loss of each seed, (B,); 0 for a seed without a label or a non-label.
 
-    With D(r) = 1 / log2(1 + r) and ranks r by the present scores (ties by position), the pair of
-    a label p and another n costs |D(r_p) - D(r_n)| / maxDCG * log(1 + exp(s_n - s_p)) when one of
-    them stands in the first `TRUNCATION` (Burges 2010). As in LightGBM each seed is multiplied by
-    log2(1 + w) / w, w being the sum of its gradients' sizes. Weights are constants to the gradient.
+    The pair of a label p and another n costs |change| * log(1 + exp(s_n - s_p)) when one of them
+    stands in the first `TRUNCATION` of the ranking by the present scores (ties by position). The
+    change is what average precision gains or loses when the two swap places (Burges 2010, for MAP
+    Donmez, Svore and Burges 2009). As in LightGBM each seed is multiplied by log2(1 + w) / w, w
+    being the sum of its gradients' sizes. Weights are constants to the gradient.
     """
     row_C = _position_within(seeds_C)
     width = int(row_C.max()) + 1 if len(row_C) else 1
@@ -109,11 +110,6 @@ def _lambdas(
     order_BW = sortable_BW.argsort(dim=1, descending=True, stable=True)
     places_W = torch.arange(1, width + 1, device=scores_BW.device)
     ranks_BW = torch.empty_like(order_BW).scatter_(1, order_BW, places_W.expand_as(order_BW))
-    discounts_BW = 1 / (1 + ranks_BW).to(scores_BW.dtype).log2()
-    ideal_W = (1 / (1 + places_W).to(scores_BW.dtype).log2())[:TRUNCATION]
-    num_labels_B = is_label_BW.sum(1)
-    ideal = torch.cat([ideal_W.new_ones(1), ideal_W.cumsum(0)])
-    max_dcg_B = ideal[num_labels_B.clamp(max=len(ideal) - 1)]
 
     label_BP = is_label_BW.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     label_BP = label_BP[:, :most_labels]
@@ -122,8 +118,8 @@ def _lambdas(
     label_ranks_BP = ranks_BW.gather(1, label_BP)
     counted_BPW = real_BP.unsqueeze(2) & (valid_BW & ~is_label_BW).unsqueeze(1)
     counted_BPW &= torch.minimum(label_ranks_BP.unsqueeze(2), ranks_BW.unsqueeze(1)) <= TRUNCATION
-    change_BPW = discounts_BW.gather(1, label_BP).unsqueeze(2) - discounts_BW.unsqueeze(1)
-    weights_BPW = change_BPW.abs() / max_dcg_B[:, None, None] * counted_BPW
+    by_rank_BW = is_label_BW.gather(1, order_BW).to(scores_BW.dtype)
+    weights_BPW = _swaps(by_rank_BW, ranks_BW, label_BP) * counted_BPW
 
     lambdas_BPW = weights_BPW * torch.sigmoid(-gaps_BPW)
     total_B = 2 * lambdas_BPW.sum((1, 2))
@@ -131,6 +127,32 @@ def _lambdas(
     value_B = (weights_BPW * torch.nn.functional.softplus(-gaps_BPW)).sum((1, 2)) * norm_B
     slope_BW = lambdas_BPW.sum(1).scatter_add(1, label_BP, -lambdas_BPW.sum(2))
     return value_B, slope_BW * norm_B.unsqueeze(1)
+
+
+def _swaps(is_label_by_rank_BW: Tensor, ranks_BW: Tensor, label_BP: Tensor) -> Tensor:
+    """How average precision changes when a label and another candidate swap places, (B, P, W).
+
+    Of R labels, c(r) of them in the first r, average precision is 1 / R times the sum of c(r) / r
+    over the ranks r of labels. With a(r) the part of the sum of 1 / r over labels up to rank r:
+
+    - a label at rank i that falls to j > i loses c(i) / i + a(j) - a(i) - c(j) / j;
+    - one at j that rises to i < j gains (c(i) + 1) / i + a(j) - 1 / j - a(i) - c(j) / j.
+
+    Entries where the other candidate is a label too have no meaning.
+    """
+    places_W = torch.arange(1, ranks_BW.shape[1] + 1, device=ranks_BW.device)
+    counts_BW = is_label_by_rank_BW.cumsum(1)
+    sums_BW = (is_label_by_rank_BW / places_W).cumsum(1)
+    precision_BW = (counts_BW / places_W).gather(1, ranks_BW - 1)
+    sum_BW = sums_BW.gather(1, ranks_BW - 1)
+    precision_BP1 = precision_BW.gather(1, label_BP).unsqueeze(2)
+    rank_BP1 = ranks_BW.gather(1, label_BP).unsqueeze(2)
+    between_BPW = sum_BW.unsqueeze(1) - sum_BW.gather(1, label_BP).unsqueeze(2)
+    falls_BPW = precision_BP1 + between_BPW - precision_BW.unsqueeze(1)
+    risen_B1W = (precision_BW + 1 / ranks_BW).unsqueeze(1)
+    rises_BPW = risen_B1W - between_BPW - 1 / rank_BP1 - precision_BP1
+    changes_BPW = torch.where(rank_BP1 < ranks_BW.unsqueeze(1), falls_BPW, rises_BPW)
+    return changes_BPW.abs() / counts_BW[:, -1].clamp(min=1)[:, None, None]
 
 
 def softmax(
