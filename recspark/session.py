@@ -49,9 +49,12 @@ def open_session(app_name: str) -> SparkSession:
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     # Readers without Spark filter stage files by anchor; INT96, the default, has no statistics.
     spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
-    # Rows of candidates and subgraphs hold 50 kB to megabytes: the default of 4,096 rows at a time
-    # runs out of memory.
+    # Rows of candidates and subgraphs hold 50 kB to megabytes. Read 4,096 at a time (the default)
+    # they run out of memory, and so they do when a writer counts 100 rows before it first looks at
+    # their size and then holds 128 MB per task.
     spark.conf.set("spark.sql.parquet.columnarReaderBatchSize", "256")
+    spark.conf.set("parquet.page.size.row.check.min", "4")
+    spark.conf.set("parquet.block.size", str(32 * 1024 * 1024))
     spark.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", str(32 * 1024 * 1024))
     if "DeltaSparkSessionExtension" not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise RuntimeError(
