@@ -13,6 +13,8 @@ from recspark.gnn.model import Network
 from recspark.gnn.ranks import Ranks
 from recspark.gnn.trees import Pairs
 
+# What trees may count beside the heads' 1, when both deviate alike; of equals the first is chosen.
+SHARES = (0.5, 1.0, 2.0)
 _STREAM = 15_485_863  # keeps the candidates that trees see apart from those of epochs
 _BOOSTER_STREAM = 104_729  # and those of one booster from another's
 
@@ -25,6 +27,7 @@ class Chosen:
     validation_map: float
     tower_weight: float  # of the graph's score
     map_without_graph: float
+    trees_share: float  # how much trees count beside the heads; 0: there are none
     scale: float | None  # of the trees' score; None: there are none
     map_without_trees: float
     map_with_trees: float | None  # also where they were refused; None: none were made

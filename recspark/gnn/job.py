@@ -59,7 +59,7 @@ class RankReport:
     map_with_trees: float | None  # also where they were refused; None: none were made
     tower_weight: float  # that validation chose for the graph's score, trees included
     map_without_graph: float
-    has_trees: bool
+    trees_share: float  # how much trees count beside the heads' 1; 0: there are none
     history: tuple[Epoch, ...] = field(default=())
     selected_path: str  # state of the model that validation chose
     serving_path: str  # state of the refitted model; the same file without refit

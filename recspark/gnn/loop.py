@@ -102,7 +102,7 @@ class _Training:
             best_validation_map=chosen.validation_map,
             map_without_trees=chosen.map_without_trees,
             map_with_trees=chosen.map_with_trees,
-            has_trees=chosen.scale is not None,
+            trees_share=chosen.trees_share,
             tower_weight=chosen.tower_weight,
             map_without_graph=chosen.map_without_graph,
             history=history,
@@ -186,6 +186,7 @@ class _Training:
             validation_map=selected.best_map,
             tower_weight=best.tower_weight,
             map_without_graph=best.map_without_graph or 0.0,
+            trees_share=0.0,
             scale=None,
             map_without_trees=selected.best_map,
             map_with_trees=None,
@@ -196,17 +197,25 @@ class _Training:
         scale = boosting.rescale(
             network, self._own((schema.VALIDATION,)), self.catalogue, self.ranks, seed=self.job.seed
         )
+        found = [self._with_share(network, share, scale) for share in boosting.SHARES]
+        most = max(found, key=lambda one: one.validation_map)
+        if most.validation_map < selected.best_map * (1 - NO_WORSE):
+            return replace(alone, map_with_trees=most.validation_map)
+        return replace(most, map_without_trees=selected.best_map)
+
+    def _with_share(self, network: Network, share: float, scale: float) -> Chosen:
+        """What validation says of trees that count this share of what the heads do."""
+        network.pair_head.trees.scale.fill_(share * scale)
         by_weight = self._choose_tower_weight(network)
         weight = float(network.tower_weight)
-        if by_weight[weight] < selected.best_map * (1 - NO_WORSE):
-            return replace(alone, map_with_trees=by_weight[weight])
         return Chosen(
             state=_copied(network),
             validation_map=by_weight[weight],
             tower_weight=weight,
             map_without_graph=by_weight[0.0],
-            scale=scale,
-            map_without_trees=selected.best_map,
+            trees_share=share,
+            scale=share * scale,
+            map_without_trees=0.0,
             map_with_trees=by_weight[weight],
         )
 

@@ -91,9 +91,10 @@ def _log_choices(run: Run, report: RankReport, tracked: TrackedRun) -> None:
 def _of_trees(report: RankReport, k: int) -> str:
     if report.map_with_trees is None:
         return "no: the settings leave them out"
+    said = f"at a share of {report.trees_share:g}" if report.trees_share else "no"
     return (
-        f"{'yes' if report.has_trees else 'no'}: validation MAP@{k} {report.map_with_trees:.4f} "
-        f"with them, the network alone {report.map_without_trees:.4f}"
+        f"{said}: validation MAP@{k} {report.map_with_trees:.4f} with them, "
+        f"the network alone {report.map_without_trees:.4f}"
     )
 
 
