@@ -13,7 +13,7 @@ from subgraph_factory import ENCODINGS, Shop
 from recspark import progress, settings
 from recspark.evaluate import metrics
 from recspark.files import read_rows
-from recspark.gnn import epochs, loop
+from recspark.gnn import boosting, epochs, loop
 from recspark.gnn import steps as taken
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.job import TrainJob
@@ -202,6 +202,29 @@ def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
     monkeypatch.setattr(loop.validation, "choose_tower_weight", lambda *_, **__: {0.0: next(found)})
     report = loop.train(job_of(folder, tmp_path, max_epochs=3, patience=3))
     assert (report.best_epoch, report.best_validation_map) == (expected, maps[expected - 1])
+
+
+@pytest.mark.parametrize(
+    ("alone", "with_trees", "share", "expected"),
+    [
+        (0.5, [0.6, 0.7, 0.55], 1.0, 0.7),
+        (0.5, [0.6, 0.6, 0.6], 0.5, 0.6),  # of equals the smallest share
+        (0.5, [0.3, 0.3, 0.499], 2.0, 0.499),  # worse by no more than chance
+        (0.5, [0.3, 0.4, 0.2], 0.0, 0.5),
+    ],
+)
+def test_validation_chooses_how_much_trees_count(
+    folder, tmp_path, monkeypatch, alone, with_trees, share, expected
+):
+    found = iter([alone, *with_trees])
+    monkeypatch.setattr(loop.validation, "choose_tower_weight", lambda *_, **__: {0.0: next(found)})
+    monkeypatch.setattr(boosting, "rescale", lambda *_, **__: 3.0)
+    report = loop.train(job_of(folder, tmp_path, max_epochs=1, trees=True, refit=True))
+    assert (report.trees_share, report.best_validation_map) == (share, expected)
+    assert (report.map_without_trees, report.map_with_trees) == (alone, max(with_trees))
+    for state in (report.selected_path, report.serving_path):
+        scale = float(torch.load(state)["pair_head.trees.scale"])
+        assert scale == (3.0 * share if share else 1.0)
 
 
 def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
