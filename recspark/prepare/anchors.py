@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 FEWEST_TRAINING, MOST_TRAINING = 10, 40
 # With fewer, more anchors make the model better (a shop of 260 buyers a week gains until 20 or 30);
-# with more, they only cost time (Online Retail II has 900 a month, and 18 were no better than 10).
+# with more, they only cost time (a shop of 900 a month got no better with 18 than with 10).
 EXAMPLES_WANTED = 8_000
 SHORTEST_DEFAULT_STEP_DAYS = 7  # so that weekday patterns weigh alike in every training anchor
 
