@@ -218,7 +218,7 @@ def test_validation_chooses_how_much_trees_count(
 ):
     found = iter([alone, *with_trees])
     monkeypatch.setattr(loop.validation, "choose_tower_weight", lambda *_, **__: {0.0: next(found)})
-    monkeypatch.setattr(boosting, "rescale", lambda *_, **__: 3.0)
+    monkeypatch.setattr(boosting, "common_scale", lambda *_, **__: 3.0)
     report = loop.train(job_of(folder, tmp_path, max_epochs=1, trees=True, refit=True))
     assert (report.trees_share, report.best_validation_map) == (share, expected)
     assert (report.map_without_trees, report.map_with_trees) == (alone, max(with_trees))

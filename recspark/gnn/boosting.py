@@ -1,4 +1,4 @@
-"""Gives a trained network its trees, and brings their scores to the heads' unit."""
+"""Gives a trained network its trees, and finds the scale that brings them to the heads' unit."""
 
 import math
 from dataclasses import dataclass, replace
@@ -28,8 +28,6 @@ class Chosen:
     tower_weight: float  # of the graph's score
     map_without_graph: float
     trees_share: float  # how much trees count beside the heads; 0: there are none
-    scale: float | None  # of the trees' score; None: there are none
-    map_without_trees: float
     map_with_trees: float | None  # also where they were refused; None: none were made
 
 
@@ -50,23 +48,21 @@ def add(
 
 
 @torch.no_grad()
-def rescale(
+def common_scale(
     network: Network, groups: GroupStore | None, catalogue: Catalogue, ranks: Ranks, *, seed: int
 ) -> float:
-    """Let trees and heads count alike on these groups, which neither has learnt from."""
+    """The scale at which trees deviate as heads do, on groups that neither has learnt from."""
     network.eval()
     drawn = trees.gather(groups, catalogue, network.encodings, seed=seed + _STREAM)
     head, pairs = network.pair_head, _known(network, drawn)
     features_CF = pairs.features_CF.to(ranks.device)
     head.trees.scale.fill_(1.0)
-    found = trees.scale(
+    return trees.scale(
         head.of_heads(features_CF).mean(1).cpu(),
         head.trees(features_CF).squeeze(1).cpu(),
         pairs.seeds_C,
         ranks,
     )
-    head.trees.scale.fill_(found)
-    return found
 
 
 def _known(network: Network, pairs: Pairs) -> Pairs:

@@ -100,7 +100,7 @@ class _Training:
             resumed_from_epoch=self.resumed_from_epoch,
             best_epoch=selected.best_epoch,
             best_validation_map=chosen.validation_map,
-            map_without_trees=chosen.map_without_trees,
+            map_without_trees=selected.best_map,
             map_with_trees=chosen.map_with_trees,
             trees_share=chosen.trees_share,
             tower_weight=chosen.tower_weight,
@@ -187,21 +187,19 @@ class _Training:
             tower_weight=best.tower_weight,
             map_without_graph=best.map_without_graph or 0.0,
             trees_share=0.0,
-            scale=None,
-            map_without_trees=selected.best_map,
             map_with_trees=None,
         )
         if not self.job.training.trees:
             return alone
         network = self._boosted(selected.best_model, (schema.TRAIN,))
-        scale = boosting.rescale(
+        scale = boosting.common_scale(
             network, self._own((schema.VALIDATION,)), self.catalogue, self.ranks, seed=self.job.seed
         )
         found = [self._with_share(network, share, scale) for share in boosting.SHARES]
         most = max(found, key=lambda one: one.validation_map)
         if most.validation_map < selected.best_map * (1 - NO_WORSE):
             return replace(alone, map_with_trees=most.validation_map)
-        return replace(most, map_without_trees=selected.best_map)
+        return most
 
     def _with_share(self, network: Network, share: float, scale: float) -> Chosen:
         """What validation says of trees that count this share of what the heads do."""
@@ -214,18 +212,16 @@ class _Training:
             tower_weight=weight,
             map_without_graph=by_weight[0.0],
             trees_share=share,
-            scale=share * scale,
-            map_without_trees=0.0,
             map_with_trees=by_weight[weight],
         )
 
     def _as_chosen(self, serving: Progress, chosen: Chosen) -> dict[str, torch.Tensor]:
         """The refitted network, with trees as the selected one has them."""
         assert serving.best_model is not None, "a phase has at least one epoch"
-        if chosen.scale is None:
+        if not chosen.trees_share:
             return serving.best_model
         network = self._boosted(serving.best_model, (schema.TRAIN, schema.VALIDATION))
-        network.pair_head.trees.scale.fill_(chosen.scale)
+        network.pair_head.trees.scale.copy_(chosen.state["pair_head.trees.scale"])
         return _copied(network)
 
     def _boosted(self, state: dict[str, torch.Tensor], splits: tuple[str, ...]) -> Network:
