@@ -96,7 +96,7 @@ class Training(_Section):
 
     num_processes: PositiveInt = 2  # ranks; each takes one Spark task slot
     use_gpu: bool = False  # nccl on GPUs that Spark assigns; else gloo on CPUs
-    max_epochs: PositiveInt = 3
+    max_epochs: PositiveInt | None = None  # default: by the number of training labels
     patience: PositiveInt = 2  # epochs clearly below the best validation MAP@K before stopping
     groups_per_batch: PositiveInt = 2  # groups of seeds per rank and step
     negative_share: Annotated[float, Field(gt=0, le=1)] = 0.33  # of candidates nobody bought

@@ -40,7 +40,7 @@ def write_shop(shop, folder):
     pq.write_table(states, folder / "item_states.parquet")
 
 
-def job_of(folder, checkpoints, *, ranks=1, groups_per_batch=2, **training):
+def job_of(folder, checkpoints, *, ranks=1, groups_per_batch=2, max_epochs=2, **training):
     def share(name, num_rows):
         files = [
             RowRange(path=f"{folder}/{name}-{i}.parquet", first_row=0, num_rows=num_rows)
@@ -48,9 +48,7 @@ def job_of(folder, checkpoints, *, ranks=1, groups_per_batch=2, **training):
         ]
         return (tuple(files),) if ranks == 1 else tuple((file,) for file in files)
 
-    defaults = {
-        "num_processes": ranks, "max_epochs": 2, "patience": 2, "refit": False, "trees": False,
-    }  # fmt: skip
+    defaults = {"num_processes": ranks, "patience": 2, "refit": False, "trees": False}
     return TrainJob(
         encodings=ENCODINGS.model_dump_json(),
         model=settings.Model(width=16, id_width=8, dropout=0.0),
@@ -58,6 +56,7 @@ def job_of(folder, checkpoints, *, ranks=1, groups_per_batch=2, **training):
             groups_per_batch=groups_per_batch,
             **(defaults | {"learning_rate": 0.01, "negative_share": 1.0} | training),
         ),
+        max_epochs=max_epochs,
         ranges={"train": share("train", len(TRAIN_ANCHORS)), "validation": share("validation", 1)},
         node_files={name: (f"{folder}/nodes_{name}.parquet",) for name in ("items", "merchants")},
         item_state_files=(f"{folder}/item_states.parquet",),

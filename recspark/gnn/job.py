@@ -17,6 +17,7 @@ class TrainJob:
     encodings: str  # `Encodings` as JSON
     model: settings.Model
     training: settings.Training
+    max_epochs: int  # the one-cycle schedule spans so many
     ranges: Mapping[str, tuple[tuple[RowRange, ...], ...]]  # split -> rank -> rows of `subgraphs`
     node_files: Mapping[str, tuple[str, ...]]  # node table -> its files; not the entity table
     item_state_files: tuple[str, ...]
@@ -28,7 +29,7 @@ class TrainJob:
     def identity(self) -> str:
         """Text that is equal for two jobs exactly when one may resume the other's checkpoint."""
         parts = (self.encodings, self.model, self.training, sorted(self.ranges.items()))
-        return repr((*parts, self.k, self.seed))
+        return repr((*parts, self.max_epochs, self.k, self.seed))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ class _Training:
         selected = self._fit(
             "selected",
             (schema.TRAIN,),
-            max_epochs=training.max_epochs,
+            max_epochs=self.job.max_epochs,
             patience=training.patience,
             validate=self._choose_tower_weight,
         )
@@ -133,7 +133,7 @@ class _Training:
         )  # fmt: skip
         # The refitted model follows the schedule of the one that chose its number of epochs.
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, training.learning_rate, total_steps=training.max_epochs * steps_per_epoch
+            optimizer, training.learning_rate, total_steps=self.job.max_epochs * steps_per_epoch
         )
         checkpoints = Checkpoints.of(self.job, phase)
         progress = checkpoints.load_into(network, optimizer, schedule)

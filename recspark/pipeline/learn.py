@@ -1,12 +1,14 @@
 """Trains on several processes, tracks the run in MLflow, and registers what came out."""
 
 import logging
+import math
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
+from pyspark.sql import functions as F
 
 from recspark import ranges, train
 from recspark.gnn import loop
@@ -18,10 +20,15 @@ from recspark.prepare.anchors import EXAMPLES_WANTED
 from recspark.prepare.pair_history import HALF_LIVES
 from recspark.recommend import model_files
 from recspark.registry import ModelVersion, Registry
-from recspark.schema import TRAIN
+from recspark.schema import LABELS, SPLIT, TRAIN
 from recspark.tracking import Run as TrackedRun
 
 log = logging.getLogger(__name__)
+
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 6
+# A shop of 18,000 labels in its training snapshots gains up to five or six epochs, one of 200,000
+# gets no better after three (benchmarks/RESULTS.md).
+LABELS_WANTED = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +44,8 @@ class Learnt:
 def learn(run: Run, prepared: Prepared, tracked: TrackedRun) -> Learnt:
     """Train, log curves, and return both models."""
     checkpoints = _checkpoint_folder(run)
-    reports = _launch(run, prepared, checkpoints)
+    max_epochs = _max_epochs(run, prepared)
+    reports = _launch(run, prepared, checkpoints, max_epochs)
     report = reports[0]
     for phase in dict.fromkeys(epoch.phase for epoch in report.history):
         points = [asdict(epoch) for epoch in report.history if epoch.phase == phase]
@@ -56,12 +64,12 @@ def learn(run: Run, prepared: Prepared, tracked: TrackedRun) -> Learnt:
         validation_map=report.best_validation_map,
         report=report,
     )
-    _log_choices(run, report, tracked)
+    _log_choices(run, report, max_epochs, tracked)
     shutil.rmtree(checkpoints)  # both models are in hand; a later run starts afresh
     return learnt
 
 
-def _log_choices(run: Run, report: RankReport, tracked: TrackedRun) -> None:
+def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: TrackedRun) -> None:
     """What validation and the data decided, each with its reason: a log line and `choices.json`."""
     anchors = run.anchor_times(TRAIN)
     k = run.query.k
@@ -77,7 +85,7 @@ def _log_choices(run: Run, report: RankReport, tracked: TrackedRun) -> None:
         f"{MAX_ITEMS_OF_FULL_SOFTMAX:,} it is exact",
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
         f"{wanted}, as far as the events reach back",
-        "epochs": f"{report.best_epoch} of {run.settings.training.max_epochs}: "
+        "epochs": f"{report.best_epoch} of {max_epochs} ({_epochs_wanted(run)}): "
         f"validation MAP@{k} {report.map_without_trees:.4f}, of all epochs at most {highest:.4f}",
         "boosted trees": _of_trees(report, k),
         "weight of the graph's score": f"{report.tower_weight:g}: validation MAP@{k} "
@@ -98,11 +106,31 @@ def _of_trees(report: RankReport, k: int) -> str:
     )
 
 
+def enough_epochs(num_labels: int) -> int:
+    """How many epochs show `LABELS_WANTED` labels, when one shows so many."""
+    wanted = math.ceil(LABELS_WANTED / max(num_labels, 1))
+    return min(max(wanted, FEWEST_EPOCHS), MOST_EPOCHS)
+
+
+def _epochs_wanted(run: Run) -> str:
+    asked = run.settings.training.max_epochs
+    return "so many are set" if asked else f"to see {LABELS_WANTED:,} labels or so"
+
+
+def _max_epochs(run: Run, prepared: Prepared) -> int:
+    asked = run.settings.training.max_epochs
+    if asked is not None:
+        return asked
+    learnt = prepared.snapshots.where(F.col(SPLIT) == TRAIN)
+    counted = learnt.agg(F.sum(F.size(LABELS))).collect()
+    return enough_epochs(int(counted[0][0] or 0))
+
+
 def _checkpoint_folder(run: Run) -> Path:
     return Path(run.settings.checkpoint_root, f"{run.run_date:%Y-%m-%d}").absolute()
 
 
-def _launch(run: Run, prepared: Prepared, checkpoints: Path) -> list[RankReport]:
+def _launch(run: Run, prepared: Prepared, checkpoints: Path, max_epochs: int) -> list[RankReport]:
     settings, workspace = run.settings, run.workspace
     num_ranks = settings.training.num_processes
     stored = {split: workspace.files("subgraphs", split=split) for split in LEARNT}
@@ -110,6 +138,7 @@ def _launch(run: Run, prepared: Prepared, checkpoints: Path) -> list[RankReport]
         encodings=prepared.encodings.model_dump_json(),
         model=settings.model,
         training=settings.training,
+        max_epochs=max_epochs,
         ranges={split: ranges.split(files, num_ranks) for split, files in stored.items()},
         node_files=held_files(run, prepared.encodings),
         item_state_files=workspace.paths("item_states"),
