@@ -76,6 +76,8 @@ def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: Tracked
     highest = max(epoch.validation_map or 0.0 for epoch in report.history)
     asked = run.settings.snapshots.train_anchors
     wanted = f"{EXAMPLES_WANTED:,} examples are wanted" if asked is None else f"{asked} are set"
+    asked = run.settings.training.max_epochs
+    shown = f"{LABELS_WANTED:,} labels are wanted" if asked is None else f"{asked} are set"
     days = ", ".join(f"{multiple * run.horizon_days:g}" for multiple in HALF_LIVES.values())
     num_items = run.num_rows[run.query.item_table]
     exact = num_items <= MAX_ITEMS_OF_FULL_SOFTMAX
@@ -85,7 +87,7 @@ def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: Tracked
         f"{MAX_ITEMS_OF_FULL_SOFTMAX:,} it is exact",
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
         f"{wanted}, as far as the events reach back",
-        "epochs": f"{report.best_epoch} of {max_epochs} ({_epochs_wanted(run)}): "
+        "epochs": f"{report.best_epoch} of {max_epochs} ({shown}): "
         f"validation MAP@{k} {report.map_without_trees:.4f}, of all epochs at most {highest:.4f}",
         "boosted trees": _of_trees(report, k),
         "weight of the graph's score": f"{report.tower_weight:g}: validation MAP@{k} "
@@ -112,18 +114,15 @@ def enough_epochs(num_labels: int) -> int:
     return min(max(wanted, FEWEST_EPOCHS), MOST_EPOCHS)
 
 
-def _epochs_wanted(run: Run) -> str:
-    asked = run.settings.training.max_epochs
-    return "so many are set" if asked else f"to see {LABELS_WANTED:,} labels or so"
-
-
 def _max_epochs(run: Run, prepared: Prepared) -> int:
     asked = run.settings.training.max_epochs
     if asked is not None:
         return asked
     learnt = prepared.snapshots.where(F.col(SPLIT) == TRAIN)
     counted = learnt.agg(F.sum(F.size(LABELS))).collect()
-    return enough_epochs(int(counted[0][0] or 0))
+    num_labels = int(counted[0][0] or 0)
+    log.info("training: %s labels in the training snapshots", f"{num_labels:,}")
+    return enough_epochs(num_labels)
 
 
 def _checkpoint_folder(run: Run) -> Path:
