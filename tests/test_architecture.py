@@ -29,6 +29,7 @@ FORBIDDEN = {
 ALLOWED = {
     ("prepare", "query.nodes"): "the query's nodes are what snapshots and conditions are made of",
     ("evaluate.item_item", "prepare.item_state_files"): "it ranks by the cosines of candidates",
+    ("gnn", "evaluate.bootstrap"): "what validation takes for chance is judged as the rest is",
     ("gnn", "evaluate.metrics"): "validation during training is measured as the final judgement",
     ("recommend.scoring", "gnn"): "workers load the network, inside functions",
     ("recommend.model_files", "gnn.catalogue"): "the files of a model are what the network reads",

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.linalg
 import torch
 from subgraph_factory import ENCODINGS, Shop
 
@@ -18,6 +19,7 @@ from recspark.gnn import steps as taken
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.job import TrainJob
 from recspark.gnn.model import Network
+from recspark.gnn.validation import Quality
 from recspark.ranges import RowRange
 
 TRAIN_ANCHORS, VALIDATION_ANCHOR = (50.0, 60.0, 70.0), 80.0
@@ -185,10 +187,19 @@ def test_a_checkpoint_of_another_seed_is_not_resumed(folder, tmp_path):
     assert other.history[0].loss != first.history[0].loss
 
 
+def qualities(means, deviation=0.005):
+    """Qualities of which any two differ by their means with this standard error."""
+    signs = scipy.linalg.hadamard(8)[1:]  # any two rows are uncorrelated
+    return [
+        Quality(mean=mean, replicates=tuple(mean + deviation / 2**0.5 * signs[i]))
+        for i, mean in enumerate(means)
+    ]
+
+
 @pytest.mark.parametrize(
     ("maps", "expected"),
     [
-        ([0.500, 0.510, 0.506], 3),  # within a hundredth of the best: chance
+        ([0.500, 0.510, 0.506], 3),  # within one standard error of the best: chance
         ([0.500, 0.510, 0.504], 2),
         ([0.510, 0.506, 0.502], 2),  # always against the best, so it cannot slip down by steps
         ([0.0, 0.0, 0.0], 3),
@@ -197,7 +208,7 @@ def test_a_checkpoint_of_another_seed_is_not_resumed(folder, tmp_path):
 def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
     folder, tmp_path, monkeypatch, maps, expected
 ):
-    found = iter(maps)
+    found = iter(qualities(maps))
     monkeypatch.setattr(loop.validation, "choose_tower_weight", lambda *_, **__: {0.0: next(found)})
     report = loop.train(job_of(folder, tmp_path, max_epochs=3, patience=3))
     assert (report.best_epoch, report.best_validation_map) == (expected, maps[expected - 1])
@@ -215,7 +226,7 @@ def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
 def test_validation_chooses_how_much_trees_count(
     folder, tmp_path, monkeypatch, alone, with_trees, share, expected
 ):
-    found = iter([alone, *with_trees])
+    found = iter(qualities([alone, *with_trees]))
     monkeypatch.setattr(loop.validation, "choose_tower_weight", lambda *_, **__: {0.0: next(found)})
     monkeypatch.setattr(boosting, "common_scale", lambda *_, **__: 3.0)
     report = loop.train(job_of(folder, tmp_path, max_epochs=1, trees=True, refit=True))

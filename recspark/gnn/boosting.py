@@ -12,6 +12,7 @@ from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.model import Network
 from recspark.gnn.ranks import Ranks
 from recspark.gnn.trees import Pairs
+from recspark.gnn.validation import Quality
 
 # What trees may count beside the heads' 1, when both deviate alike; of equals the first is chosen.
 SHARES = (0.5, 1.0, 2.0)
@@ -24,7 +25,7 @@ class Chosen:
     """What validation chose, the same on every rank."""
 
     state: dict[str, Any]  # of the selected network
-    validation_map: float
+    quality: Quality
     tower_weight: float  # of the graph's score
     map_without_graph: float
     trees_share: float  # how much trees count beside the heads; 0: there are none

@@ -1,9 +1,8 @@
 """State that a later attempt resumes from: written whole under another name, then renamed."""
 
 import logging
-import math
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +10,7 @@ from typing import Any, Self
 import torch
 
 from recspark.gnn.job import Epoch, TrainJob
+from recspark.gnn.validation import Quality
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +21,22 @@ class Progress:
 
     epochs_done: int = 0
     best_epoch: int = 0
-    best_map: float = -1.0
+    best: Quality | None = None  # of the chosen epoch; None in a phase that is not validated
     best_model: dict[str, Any] | None = None
+    highest: Quality | None = None  # the highest mean of all epochs so far
     history: list[Epoch] = field(default_factory=list)
 
-    @property
-    def highest_map(self) -> float:
-        """The best validation MAP@K of any epoch so far; -inf before the first that has one."""
-        known = [one.validation_map for one in self.history if one.validation_map is not None]
-        return max(known, default=-math.inf)
+    def add(self, epoch: Epoch, quality: Quality | None, model: dict[str, Any]) -> None:
+        """Note a finished epoch, and choose it unless an earlier one is clearly better.
+
+        Of epochs as good but for chance the later is chosen: its rate has come down further.
+        """
+        if quality is None or self.highest is None or quality.is_no_worse(self.highest):
+            self.best_epoch, self.best, self.best_model = epoch.epoch, quality, model
+        if quality is not None and (self.highest is None or quality.mean > self.highest.mean):
+            self.highest = quality
+        self.epochs_done = epoch.epoch
+        self.history.append(epoch)
 
     def is_over(self, max_epochs: int, patience: int | None) -> bool:
         """Whether the last epoch is done, or `patience` epochs came after the chosen one."""
@@ -59,7 +66,7 @@ class Checkpoints:
         progress: Progress,
     ) -> None:
         """Replace the checkpoint; a crash on the way leaves the one before."""
-        state = vars(progress) | {"history": [asdict(epoch) for epoch in progress.history]}
+        state = asdict(replace(progress, best_model=None)) | {"best_model": progress.best_model}
         write_whole(
             {
                 "identity": self.identity,
@@ -90,8 +97,11 @@ class Checkpoints:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        history = [Epoch(**epoch) for epoch in state["progress"].pop("history")]
-        return Progress(**state["progress"], history=history)
+        kept = state["progress"]
+        kept["history"] = [Epoch(**epoch) for epoch in kept["history"]]
+        for name in ("best", "highest"):
+            kept[name] = None if kept[name] is None else Quality(**kept[name])
+        return Progress(**kept)
 
 
 def write_whole(content: object, path: Path) -> None:

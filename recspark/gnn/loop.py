@@ -27,13 +27,10 @@ from recspark.gnn.model import Network
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks, join
 from recspark.gnn.steps import Steps, seed_torch
+from recspark.gnn.validation import Quality
 from recspark.ranges import RowRange
 
 log = logging.getLogger(__name__)
-
-# A share of validation MAP@K that is taken for chance. Of epochs as good but for chance the later
-# is chosen, as its rate has come down further; trees stay unless it is worse with them by more.
-NO_WORSE = 0.01
 
 
 def train(job: TrainJob) -> RankReport:
@@ -99,8 +96,8 @@ class _Training:
             num_steps=self.num_steps,
             resumed_from_epoch=self.resumed_from_epoch,
             best_epoch=selected.best_epoch,
-            best_validation_map=chosen.validation_map,
-            map_without_trees=selected.best_map,
+            best_validation_map=chosen.quality.mean,
+            map_without_trees=selected.history[selected.best_epoch - 1].validation_map or 0.0,
             map_with_trees=chosen.map_with_trees,
             trees_share=chosen.trees_share,
             tower_weight=chosen.tower_weight,
@@ -117,7 +114,7 @@ class _Training:
         *,
         max_epochs: int,
         patience: int | None,
-        validate: Callable[[Network], dict[float, float]] | None,
+        validate: Callable[[Network], dict[float, Quality]] | None,
         tower_weight: float = 0.0,
     ) -> Progress:
         """Train a fresh model, or go on with the checkpoint's, and return how that went."""
@@ -158,17 +155,15 @@ class _Training:
             self.num_steps += steps.num_done
             by_weight = validate(network) if validate is not None else {}
             chosen = float(network.tower_weight)
-            quality = by_weight.get(chosen)
-            if quality is None or quality >= progress.highest_map * (1 - NO_WORSE):
-                progress.best_epoch = epoch
-                progress.best_map = progress.best_map if quality is None else quality
-                progress.best_model = _copied(network)
-            progress.epochs_done = epoch
+            quality, without_graph = by_weight.get(chosen), by_weight.get(0.0)
             seconds = time.monotonic() - started
-            progress.history.append(
-                Epoch(phase=phase, epoch=epoch, loss=mean_loss, validation_map=quality,
-                      map_without_graph=by_weight.get(0.0), tower_weight=chosen, seconds=seconds)
+            done = Epoch(
+                phase=phase, epoch=epoch, loss=mean_loss,
+                validation_map=None if quality is None else quality.mean,
+                map_without_graph=None if without_graph is None else without_graph.mean,
+                tower_weight=chosen, seconds=seconds,
             )  # fmt: skip
+            progress.add(done, quality, _copied(network))
             if ranks.rank == 0:
                 checkpoints.save(network, optimizer, schedule, progress)
                 mapped = _in_words(by_weight, chosen, self.job.k) if by_weight else ""
@@ -180,10 +175,11 @@ class _Training:
     def _choose(self, selected: Progress) -> Chosen:
         """The selected network with trees, unless validation is clearly worse with them."""
         assert selected.best_model is not None, "a phase has at least one epoch"
+        assert selected.best is not None, "the selected phase is validated"
         best = selected.history[selected.best_epoch - 1]
         alone = Chosen(
             state=selected.best_model,
-            validation_map=selected.best_map,
+            quality=selected.best,
             tower_weight=best.tower_weight,
             map_without_graph=best.map_without_graph or 0.0,
             trees_share=0.0,
@@ -196,9 +192,9 @@ class _Training:
             network, self._own((schema.VALIDATION,)), self.catalogue, self.ranks, seed=self.job.seed
         )
         found = [self._with_share(network, share, scale) for share in boosting.SHARES]
-        most = max(found, key=lambda one: one.validation_map)
-        if most.validation_map < selected.best_map * (1 - NO_WORSE):
-            return replace(alone, map_with_trees=most.validation_map)
+        most = max(found, key=lambda one: one.quality.mean)
+        if not most.quality.is_no_worse(selected.best):
+            return replace(alone, map_with_trees=most.quality.mean)
         return most
 
     def _with_share(self, network: Network, share: float, scale: float) -> Chosen:
@@ -208,11 +204,11 @@ class _Training:
         weight = float(network.tower_weight)
         return Chosen(
             state=_copied(network),
-            validation_map=by_weight[weight],
+            quality=by_weight[weight],
             tower_weight=weight,
-            map_without_graph=by_weight[0.0],
+            map_without_graph=by_weight[0.0].mean,
             trees_share=share,
-            map_with_trees=by_weight[weight],
+            map_with_trees=by_weight[weight].mean,
         )
 
     def _as_chosen(self, serving: Progress, chosen: Chosen) -> dict[str, torch.Tensor]:
@@ -251,7 +247,7 @@ class _Training:
         first = RowRange(path=lent.path, first_row=lent.first_row, num_rows=1)
         return GroupStore.of_ranges([first], self.folder / "lent.arrow"), 0
 
-    def _choose_tower_weight(self, network: Network) -> dict[float, float]:
+    def _choose_tower_weight(self, network: Network) -> dict[float, Quality]:
         return validation.choose_tower_weight(
             network,
             self._own((schema.VALIDATION,)),
@@ -272,9 +268,11 @@ def _read_catalogue(job: TrainJob, encodings: Encodings) -> Catalogue:
     return Catalogue.from_arrow(nodes, item_states, encodings)
 
 
-def _in_words(by_weight: dict[float, float], chosen: float, k: int) -> str:
-    alone = f"{by_weight[0.0]:.4f} without it"
-    return f", validation MAP@{k} {by_weight[chosen]:.4f}, graph at weight {chosen:g} ({alone})"
+def _in_words(by_weight: dict[float, Quality], chosen: float, k: int) -> str:
+    alone = f"{by_weight[0.0].mean:.4f} without it"
+    return (
+        f", validation MAP@{k} {by_weight[chosen].mean:.4f}, graph at weight {chosen:g} ({alone})"
+    )
 
 
 def _copied(network: Network) -> dict[str, torch.Tensor]:

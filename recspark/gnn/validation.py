@@ -1,15 +1,16 @@
 """MAP@K over the whole catalogue, the mean over all ranks' entities that bought something.
 
-It chooses how much the graph's score counts beside the pair head's.
+It chooses how much the graph's score counts beside the pair head's, and tells what is chance.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recspark.evaluate import metrics
+from recspark.evaluate import bootstrap, metrics
 from recspark.gnn import batches, epochs
 from recspark.gnn.batches import Batch
 from recspark.gnn.cache import GroupStore
@@ -20,6 +21,25 @@ from recspark.gnn.ranking import top_k
 from recspark.gnn.ranks import Ranks
 
 TOWER_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+REPLICATES = 200  # enough for a standard error (Efron and Tibshirani 1993, section 6.4)
+_DRAW_SEED = 7  # the same users weigh alike for every model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """MAP@k of a model, and of bootstrap replicates of the users that are the same for all."""
+
+    mean: float  # 0 when nobody bought
+    replicates: tuple[float, ...]  # a replicate that draws nobody has 0
+
+    def is_no_worse(self, other: "Quality") -> bool:
+        """Whether this lies below the other by no more than one standard error of the difference.
+
+        The rule of one standard error (Breiman et al. 1984, section 3.4.3), here of paired
+        differences: few users leave much to chance, many little.
+        """
+        differences = np.subtract(self.replicates, other.replicates)
+        return self.mean >= other.mean - float(differences.std())
 
 
 @torch.no_grad()
@@ -31,15 +51,15 @@ def choose_tower_weight(
     *,
     groups_per_batch: int,
     k: int,
-) -> dict[float, float]:
-    """MAP@k with each weight, over the ranks' groups together; the best is set in the network.
+) -> dict[float, Quality]:
+    """The quality with each weight, over the ranks' groups together.
 
-    The same on every rank; all 0 when nobody bought. Of equals the smaller weight wins. Only items
-    on sale are ranked; a label that is not on sale counts as missed. `groups` is None on a rank
-    that has none.
+    The best is set in the network. The same on every rank; all 0 when nobody bought. Of equals
+    the smaller weight wins. Only items on sale are ranked; a label that is not on sale counts as
+    missed. `groups` is None on a rank that has none.
     """
     network.eval()
-    totals, num_users = np.zeros(len(TOWER_WEIGHTS)), 0
+    sums = np.zeros((len(TOWER_WEIGHTS) + 1, 1 + REPLICATES))
     items: dict[float, ItemVectors] = {}
     planned = [] if groups is None else epochs.plan(groups.anchors_G, groups_per_batch, 0, 0)
     for numbers in planned:
@@ -51,18 +71,32 @@ def choose_tower_weight(
         contexts = network.contexts(batch, catalogue, at_anchor)
         outputs = network.score(batch, network.entities(batch, contexts), at_anchor)
         available_I = catalogue.available(batch.anchor_days)
-        for place, weight in enumerate(TOWER_WEIGHTS):
-            values = _average_precisions(
-                replace(outputs, tower_weight=weight), batch, available_I, k
-            )
-            totals[place] += float(np.nansum(values))
-        num_users += int(np.isfinite(values).sum())
-    *summed, users = ranks.total([*totals.tolist(), float(num_users)])
-    found = {
-        weight: total / users if users else 0.0
-        for weight, total in zip(TOWER_WEIGHTS, summed, strict=True)
-    }
-    network.tower_weight.fill_(max(found, key=lambda weight: found[weight]))
+        found = np.stack(
+            [
+                _average_precisions(replace(outputs, tower_weight=weight), batch, available_I, k)
+                for weight in TOWER_WEIGHTS
+            ]
+        )
+        users = batch.nodes[0, network.encodings.entity_table].nodes_N.cpu().numpy()
+        sums += _replicate_sums(users, found)
+    by_weight = _qualities(np.array(ranks.total(sums.ravel().tolist())).reshape(sums.shape))
+    network.tower_weight.fill_(max(by_weight, key=lambda weight: by_weight[weight].mean))
+    return by_weight
+
+
+def _replicate_sums(users_B: NDArray[np.int64], found_WB: NDArray[np.float64]) -> NDArray[Any]:
+    """Sums over the users that bought, of each row and of ones, (W + 1, 1 + REPLICATES)."""
+    bought_B = np.isfinite(found_WB[0])
+    columns = [*bootstrap.steps(found_WB[:, bought_B]), np.ones(int(bought_B.sum()))]
+    return bootstrap.replicate_sums(users_B[bought_B], np.stack(columns), _DRAW_SEED, REPLICATES)
+
+
+def _qualities(sums: NDArray[np.float64]) -> dict[float, Quality]:
+    *of_weights, num_users = sums
+    found = {}
+    for weight, total in zip(TOWER_WEIGHTS, of_weights, strict=True):
+        mean, *replicates = (total / np.maximum(num_users, 1) / bootstrap.RESOLUTION).tolist()
+        found[weight] = Quality(mean=mean, replicates=tuple(replicates))
     return found
 
 
