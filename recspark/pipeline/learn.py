@@ -88,7 +88,8 @@ def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: Tracked
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
         f"{wanted}, as far as the events reach back",
         "epochs": f"{report.best_epoch} of {max_epochs} ({shown}): "
-        f"validation MAP@{k} {report.map_without_trees:.4f}, of all epochs at most {highest:.4f}",
+        f"validation MAP@{k} {report.map_without_trees:.4f}, of all epochs at most {highest:.4f}; "
+        "the last within one standard error of the best",
         "boosted trees": _of_trees(report, k),
         "weight of the graph's score": f"{report.tower_weight:g}: validation MAP@{k} "
         f"{report.best_validation_map:.4f}, without it {report.map_without_graph:.4f}",
