@@ -21,20 +21,25 @@ class Progress:
 
     epochs_done: int = 0
     best_epoch: int = 0
-    best: Quality | None = None  # of the chosen epoch; None in a phase that is not validated
     best_model: dict[str, Any] | None = None
-    highest: Quality | None = None  # the highest mean of all epochs so far
+    qualities: list[Quality] = field(default_factory=list)  # of each epoch, if it is validated
     history: list[Epoch] = field(default_factory=list)
 
-    def add(self, epoch: Epoch, quality: Quality | None, model: dict[str, Any]) -> None:
+    @property
+    def best(self) -> Quality:
+        """Of the chosen epoch, in a phase that is validated."""
+        return self.qualities[self.best_epoch - 1]
+
+    def add(self, epoch: Epoch, quality: Quality | None, network: torch.nn.Module) -> None:
         """Note a finished epoch, and choose it unless an earlier one is clearly better.
 
         Of epochs as good but for chance the later is chosen: its rate has come down further.
         """
-        if quality is None or self.highest is None or quality.is_no_worse(self.highest):
-            self.best_epoch, self.best, self.best_model = epoch.epoch, quality, model
-        if quality is not None and (self.highest is None or quality.mean > self.highest.mean):
-            self.highest = quality
+        highest = max(self.qualities, key=lambda one: one.mean, default=None)
+        if quality is None or highest is None or quality.is_no_worse(highest):
+            self.best_epoch, self.best_model = epoch.epoch, copied(network)
+        if quality is not None:
+            self.qualities.append(quality)
         self.epochs_done = epoch.epoch
         self.history.append(epoch)
 
@@ -99,9 +104,13 @@ class Checkpoints:
         schedule.load_state_dict(state["schedule"])
         kept = state["progress"]
         kept["history"] = [Epoch(**epoch) for epoch in kept["history"]]
-        for name in ("best", "highest"):
-            kept[name] = None if kept[name] is None else Quality(**kept[name])
+        kept["qualities"] = [Quality(**quality) for quality in kept["qualities"]]
         return Progress(**kept)
+
+
+def copied(network: torch.nn.Module) -> dict[str, Any]:
+    """The network's state on the CPU, which later steps leave alone."""
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
 def write_whole(content: object, path: Path) -> None:

@@ -21,7 +21,7 @@ from recspark.gnn import boosting, cache, epochs, validation
 from recspark.gnn.boosting import Chosen
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import ITEM_STATE_COLUMNS, NODE_COLUMNS, Catalogue
-from recspark.gnn.checkpoint import Checkpoints, Progress, write_whole
+from recspark.gnn.checkpoint import Checkpoints, Progress, copied, write_whole
 from recspark.gnn.job import Epoch, RankReport, TrainJob
 from recspark.gnn.model import Network
 from recspark.gnn.progress import ProgressLine
@@ -97,7 +97,7 @@ class _Training:
             resumed_from_epoch=self.resumed_from_epoch,
             best_epoch=selected.best_epoch,
             best_validation_map=chosen.quality.mean,
-            map_without_trees=selected.history[selected.best_epoch - 1].validation_map or 0.0,
+            map_without_trees=selected.best.mean,
             map_with_trees=chosen.map_with_trees,
             trees_share=chosen.trees_share,
             tower_weight=chosen.tower_weight,
@@ -163,7 +163,7 @@ class _Training:
                 map_without_graph=None if without_graph is None else without_graph.mean,
                 tower_weight=chosen, seconds=seconds,
             )  # fmt: skip
-            progress.add(done, quality, _copied(network))
+            progress.add(done, quality, network)
             if ranks.rank == 0:
                 checkpoints.save(network, optimizer, schedule, progress)
                 mapped = _in_words(by_weight, chosen, self.job.k) if by_weight else ""
@@ -175,7 +175,6 @@ class _Training:
     def _choose(self, selected: Progress) -> Chosen:
         """The selected network with trees, unless validation is clearly worse with them."""
         assert selected.best_model is not None, "a phase has at least one epoch"
-        assert selected.best is not None, "the selected phase is validated"
         best = selected.history[selected.best_epoch - 1]
         alone = Chosen(
             state=selected.best_model,
@@ -203,7 +202,7 @@ class _Training:
         by_weight = self._choose_tower_weight(network)
         weight = float(network.tower_weight)
         return Chosen(
-            state=_copied(network),
+            state=copied(network),
             quality=by_weight[weight],
             tower_weight=weight,
             map_without_graph=by_weight[0.0].mean,
@@ -218,7 +217,7 @@ class _Training:
             return serving.best_model
         network = self._boosted(serving.best_model, (schema.TRAIN, schema.VALIDATION))
         network.pair_head.trees.scale.copy_(chosen.state["pair_head.trees.scale"])
-        return _copied(network)
+        return copied(network)
 
     def _boosted(self, state: dict[str, torch.Tensor], splits: tuple[str, ...]) -> Network:
         network = Network(self.encodings, self.job.model).to(self.ranks.device)
@@ -273,7 +272,3 @@ def _in_words(by_weight: dict[float, Quality], chosen: float, k: int) -> str:
     return (
         f", validation MAP@{k} {by_weight[chosen].mean:.4f}, graph at weight {chosen:g} ({alone})"
     )
-
-
-def _copied(network: Network) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}

@@ -74,10 +74,8 @@ def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: Tracked
     anchors = run.anchor_times(TRAIN)
     k = run.query.k
     highest = max(epoch.validation_map or 0.0 for epoch in report.history)
-    asked = run.settings.snapshots.train_anchors
-    wanted = f"{EXAMPLES_WANTED:,} examples are wanted" if asked is None else f"{asked} are set"
-    asked = run.settings.training.max_epochs
-    shown = f"{LABELS_WANTED:,} labels are wanted" if asked is None else f"{asked} are set"
+    anchors_reason = _wanted(run.settings.snapshots.train_anchors, EXAMPLES_WANTED, "examples")
+    epochs_reason = _wanted(run.settings.training.max_epochs, LABELS_WANTED, "labels")
     days = ", ".join(f"{multiple * run.horizon_days:g}" for multiple in HALF_LIVES.values())
     num_items = run.num_rows[run.query.item_table]
     exact = num_items <= MAX_ITEMS_OF_FULL_SOFTMAX
@@ -86,8 +84,8 @@ def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: Tracked
         "softmax": f"over {'all' if exact else 'some'} items: there are {num_items:,}, and up to "
         f"{MAX_ITEMS_OF_FULL_SOFTMAX:,} it is exact",
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
-        f"{wanted}, as far as the events reach back",
-        "epochs": f"{report.best_epoch} of {max_epochs} ({shown}): "
+        f"{anchors_reason}, as far as the events reach back",
+        "epochs": f"{report.best_epoch} of {max_epochs} ({epochs_reason}): "
         f"validation MAP@{k} {report.map_without_trees:.4f}, of all epochs at most {highest:.4f}; "
         "the last within one standard error of the best",
         "boosted trees": _of_trees(report, k),
@@ -97,6 +95,10 @@ def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: Tracked
     for name, told in choices.items():
         log.info("chosen: %s %s", name, told)
     tracked.log_json(choices, "choices.json")
+
+
+def _wanted(asked: int | None, number: int, what: str) -> str:
+    return f"{number:,} {what} are wanted" if asked is None else f"{asked} are set"
 
 
 def _of_trees(report: RankReport, k: int) -> str:
