@@ -16,7 +16,7 @@ users of all dates are drawn together. Parts are:
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from recspark.evaluate import bootstrap, comparison, metrics
 from recspark.pipeline import deliver, learn, prepare, start
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
-from recspark.prepare import interactions, pair_features
+from recspark.prepare import interactions, pair_features, tastes
 from recspark.query.parse import parse
 from recspark.schema import ENTITY, SCORE
 from recspark.session import close_session, open_session
@@ -55,7 +55,7 @@ def changed(chosen: settings.Settings, section: str, **values: object) -> settin
 
 
 def variants(
-    chosen: settings.Settings, others: list[str]
+    chosen: settings.Settings, others: Sequence[str], traits: Sequence[str]
 ) -> Iterator[tuple[str, settings.Settings]]:
     """Name and settings of every model that has to be trained besides the full one."""
     yield "heads", changed(chosen, "model", heads=1)
@@ -63,7 +63,7 @@ def variants(
     groups_of_all = training.num_processes * training.groups_per_batch
     yield "ranks", changed(chosen, "training", num_processes=1, groups_per_batch=groups_of_all)
     yield "negatives", changed(chosen, "training", negative_share=1.0)
-    for group, names in pair_features.groups(others).items():
+    for group, names in pair_features.groups(others, traits).items():
         yield f"group {group}", changed(chosen, "model", ignored_features=names)
 
 
@@ -97,7 +97,8 @@ def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
         measure(TREES, run, silenced(learnt.serving, "pair_head.trees.scale"))
     if REFIT in parts or not parts:
         measure(REFIT, run, learnt.selected)
-    for name, chosen in variants(run.settings, others):
+    traits = tastes.traits(prepared.encodings)
+    for name, chosen in variants(run.settings, others, traits):
         if parts and name not in parts:
             continue
         at = replace(run, settings=chosen)

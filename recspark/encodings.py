@@ -15,7 +15,7 @@ NUM_SPECIAL_CODES = 2
 
 # Parts of a pair's features that can be the reason of a recommendation.
 OWN, TOGETHER, SIMILAR = "own", "together", "similar"
-NEW, PRICE, POPULAR = "new", "price", "popular"
+NEW, PRICE, POPULAR, TASTE = "new", "price", "popular", "taste"
 
 
 class _Frozen(BaseModel):

@@ -47,6 +47,9 @@ RATES = "rates"  # array<float>  decayed purchases of each item per basket, alig
 WEIGHTS = "weights"  # array<float>  log1p of the decayed count of each item, aligned with items
 BECAUSE = "because"  # array<bigint> aligned with items
 TREND = "trend"  # array<float>  what is known of the item at the anchor
+TRAITS = "traits"  # array<int>    its categories and the rows it points to, as numbers; -1: none
+REPEATS = "repeats"  # array<float>  how often bought again, by days since (`prepare.repeats`)
+AT_RISK = "at_risk"  # array<float>  days in which it could have been
 NUM_FEATURES = "num_features"
 
 GROUP = "seed_group"  # int         number of the group within (split, anchor)
@@ -95,6 +98,7 @@ FRONTIER = (
 # One row per item that exists at the anchor, what was sold of it and with it.
 ITEM_STATES = (
     f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {ITEM} bigint, {TREND} array<float>, "
+    f"{TRAITS} array<int>, {REPEATS} array<float>, {AT_RISK} array<float>, "
     f"{SIMILAR_ITEMS} array<bigint>, {SIMILARITIES} array<float>"
 )
 

@@ -32,13 +32,13 @@ WISHES = """
     """
 # Item 4 leaves before the first anchor, item 5 comes between the two.
 ITEMS = """
-    node:bigint | start_time:timestamp | end_time:timestamp
-    0           |                      |
-    1           |                      |
-    2           |                      |
-    3           | 2024-02-28T00:00:00  |
-    4           |                      | 2024-03-01T00:00:00
-    5           | 2024-03-05T00:00:00  |
+    node:bigint | start_time:timestamp | end_time:timestamp  | codes:array<int> | parents:array<bigint>
+    0           |                      |                     | [2]              | [7]
+    1           |                      |                     | [3]              | [7]
+    2           |                      |                     | [2]              | [-1]
+    3           | 2024-02-28T00:00:00  |                     | [1]              | [7]
+    4           |                      | 2024-03-01T00:00:00 | [0]              | [7]
+    5           | 2024-03-05T00:00:00  |                     | [2]              | [7]
     """
 SEEDS = """
     split:string | anchor_time:timestamp | entity:bigint | labels:array<bigint>
@@ -47,7 +47,7 @@ SEEDS = """
     test         | 2024-03-11T00:00:00   | 0             | [0]
     test         | 2024-03-11T00:00:00   | 9             | [5]
     """
-NAMES = pair_names(["wishes"])
+NAMES = pair_names(["wishes"], ["category", "merchant"])
 
 
 def build(table, folder, sales=SALES, partitions=None, per_seed=3):
@@ -69,7 +69,15 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
         sorted(str(path) for path in (folder / name).glob("*.parquet"))
         for name in ("states", "pool")
     )
-    frame = candidates.build(events, ROLES, seeds, states_files, pool_files, **known)
+    frame = candidates.build(
+        events,
+        ROLES,
+        seeds,
+        states_files,
+        pool_files,
+        item_traits=("category", "merchant"),
+        **known,
+    )
     rows = frame.toArrow().to_pylist()
     return {(r["anchor_time"].day, r["entity"]): r for r in rows}, frame
 
@@ -151,7 +159,7 @@ def test_sales_after_the_anchor_and_the_partitioning_change_no_byte(table, tmp_p
 
 def test_recall_counts_labels_among_candidates_and_per_source(table, built):
     rows, frame = built
-    found = candidates.recall(frame, table(SEEDS), ["wishes"])
+    found = candidates.recall(frame, table(SEEDS), NAMES)
     hits = sum(sum(row["is_label"]) for (day, _), row in rows.items() if day == 1)
     assert found["train"]["all"] == hits / 2
     assert found["test"]["bought"] == 1 / 2

@@ -8,6 +8,7 @@ import pytest
 from recspark.prepare import item_states
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.item_trends import trend_names
+from recspark.prepare.repeats import EDGES
 from recspark.settings import Candidates
 
 ROLES = (
@@ -37,11 +38,11 @@ RETURNS = """
     21           | 2024-02-22T00:00:00 | [1 0]               | []
     """
 ITEMS = """
-    node:bigint | start_time:timestamp | end_time:timestamp
-    0           |                      |
-    1           | 2024-02-20T00:00:00  | 2024-03-15T00:00:00
-    2           | 2024-01-01T00:00:00  |
-    3           | 2024-03-02T00:00:00  |
+    node:bigint | start_time:timestamp | end_time:timestamp  | codes:array<int> | parents:array<bigint>
+    0           |                      |                     | [2 5]            | [40]
+    1           | 2024-02-20T00:00:00  | 2024-03-15T00:00:00 | [1 0]            | [-1]
+    2           | 2024-01-01T00:00:00  |                     | [3 2]            | [41]
+    3           | 2024-03-02T00:00:00  |                     | [2 2]            | [40]
     """
 
 
@@ -101,6 +102,24 @@ def test_items_bought_by_the_same_user_are_similar_and_others_are_not(built):
     assert built["03-01", 1]["similar_items"] == [0]
     assert built["03-01", 1]["similarities"] == pytest.approx([mine / np.hypot(mine, other)])
     assert built["03-01", 2]["similar_items"] == []
+
+
+def test_the_life_table_counts_repeats_and_days_at_risk(built):
+    # Of item 0 user 1's spells last 10 days, closed, and 10, open, user 2's 5, open.
+    row = built["03-01", 0]
+    at_risk = {days: spent for days, spent in zip(EDGES, row["at_risk"], strict=True) if spent}
+    assert at_risk[0] == 3 * 2
+    assert at_risk[4] == pytest.approx(2 * (2**2.5 - 4) + 5 - 4)
+    assert at_risk[8] == 2 * (10 - 8)
+    assert max(at_risk) == 8
+    assert row["repeats"] == [float(low == 8) for low in EDGES]
+
+
+def test_traits_are_places_among_the_categories_and_what_is_pointed_to_or_unknown(built):
+    # Codes 0 (missing) and 1 (not seen when fitted) are no trait that two items share.
+    assert built["03-01", 0]["traits"] == [0, 3, 40]
+    assert built["03-01", 1]["traits"] == [-1, -1, -1]
+    assert built["04-01", 3]["traits"] == [0, 0, 40]
 
 
 def test_sales_after_the_anchor_and_the_partitioning_change_nothing(table, built):

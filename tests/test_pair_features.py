@@ -11,6 +11,7 @@ from recspark.prepare import (
     pair_features,
     pair_history,
     pair_parts,
+    repeats,
     retrieval,
 )
 from recspark.prepare.item_state_files import ItemStates
@@ -21,6 +22,8 @@ from recspark.prepare.ranking import top_per_row
 
 HORIZON = 10.0
 NUM_ITEMS = 4
+HAZARDS = np.full((NUM_ITEMS, repeats.NUM_INTERVALS), 0.25)  # purchases per day, at any age
+KINDS = {"category": np.array([0, 1, 0, -1])}  # of the items; the last has none
 
 
 def history(rows, num_seeds=1):
@@ -50,19 +53,22 @@ def block_of(past, others=None, similar=None, pool=None):
     trend["log_quantity"] = np.log([3.0, 1.0, 2.0, 1.0])
     trend["log_price"] = np.log([3.0, 1.0, 5.0, 1.0])
     matrix = sparse.csr_matrix(np.zeros((4, 4)) if similar is None else similar)
-    states = ItemStates(np.arange(NUM_ITEMS), np.empty((NUM_ITEMS, 0)), matrix)
+    nothing = np.empty((NUM_ITEMS, 0))
+    states = ItemStates(np.arange(NUM_ITEMS), nothing, nothing, nothing, matrix)
     pairs = pair_history.pairs(past, HORIZON)
     found = retrieval.retrieve(
         past, pairs, states, trend, np.arange(past.num_seeds), pool or pool_of(np.zeros((0, 4))),
         horizon_days=HORIZON, per_seed=4, history_per_entity=9,
     )  # fmt: skip
     users = pair_history.seed_columns(past, HORIZON) | habits.habits(past, trend)
-    return pair_features.Block(past, pairs, users, trend, found, others or {}, HORIZON)
+    return pair_features.Block(
+        past, pairs, users, trend, HAZARDS, KINDS, found, others or {}, HORIZON
+    )
 
 
 def feature_rows(block):
     """Features by (seed, item) and name."""
-    names = pair_features.pair_names(list(block.others))
+    names = pair_features.pair_names(list(block.others), list(block.traits))
     values = pair_features.features(block)
     return {
         (int(seed), int(item)): dict(zip(names, row.tolist(), strict=True))
@@ -82,7 +88,7 @@ BUYER = [
     [
         ("purchases", 3), ("rows", 3), ("days_since_last", 10), ("days_since_first", 40),
         ("mean_gap", 15), ("last_gap", 10), ("gap_spread", 5),
-        ("due_own", 10 / 15), ("due_item", 10 / 5), ("due_last_gap", 1),
+        ("due_own", 10 / 15), ("due_item", 10 / 5), ("due_hazard", np.log(0.25 * HORIZON)), ("due_last_gap", 1),
         ("due_user", 10 / (38 / 3)), ("tempo_due", 2 / (38 / 3)),
         ("baskets_ago", 1), ("in_last_1_baskets", 0), ("in_last_3_baskets", 2),
         ("in_last_5_baskets", 3), ("basket_decayed_50", 0.5**3 + 0.5**2 + 0.5),
@@ -171,9 +177,11 @@ def test_items_bought_with_the_history_are_scored_by_weight_times_similarity():
 
 
 def test_every_feature_belongs_to_exactly_one_group():
-    names = pair_features.pair_names(["returns"])
+    names = pair_features.pair_names(["returns"], ["category"])
     assert len(set(names)) == len(names)
-    assert set(names) == {n for g in pair_features.groups(["returns"]).values() for n in g}
+    assert set(names) == {
+        n for g in pair_features.groups(["returns"], ["category"]).values() for n in g
+    }
 
 
 def test_the_best_of_a_row_come_first_and_ties_go_to_the_smaller_item():
@@ -233,10 +241,11 @@ def test_the_closest_own_item_is_kept_with_its_cosine():
 
 
 def test_every_part_that_can_be_a_reason_is_made_of_features():
-    names = pair_features.pair_names(())
+    names = pair_features.pair_names((), ())
     parts = pair_parts.parts(dict.fromkeys(names, 1.0))
     assert {name for part in parts.values() for name in part} <= set(names)
     own = parts["own"]
+    assert parts["taste"] == {"taste_by_price": 0.0, "taste": 1.0}
     assert own["purchases"] == own["decayed_one"] == own["share_of_spend"] == 0
     assert own["days_since_last"] is own["due_own"] is own["bought_rank"] is None
     # As for an item that was never bought, which is what the features themselves say of one.

@@ -19,6 +19,7 @@ from recspark.pipeline.promote import Standing
 from recspark.pipeline.start import Run
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.pair_features import pair_names
+from recspark.prepare.tastes import traits
 from recspark.query.parse import parse
 from recspark.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 
@@ -113,7 +114,7 @@ DECLARED = {
     "searches": {"path": "s", "time_column": "at", "foreign_keys": {"user_id": "users"}},
 }  # fmt: skip
 ENCODINGS_NOW = ENCODINGS.model_copy(
-    update={"pair_names": pair_names(()), "trend_names": trend_names(())}
+    update={"pair_names": pair_names((), traits(ENCODINGS)), "trend_names": trend_names(())}
 )
 COLUMNS = {"amount": "double", "kind": "string", "joined": "timestamp", "about": "string",
            "launched": "timestamp", "title": "string"}  # fmt: skip
@@ -165,7 +166,7 @@ def test_a_model_whose_tables_are_as_they_were_is_read_and_new_columns_do_no_har
 
 
 def test_a_model_that_reads_features_of_another_release_is_told_in_one_sentence():
-    older = ENCODINGS_NOW.model_copy(update={"pair_names": (*pair_names(()), "of_old")})
+    older = ENCODINGS_NOW.model_copy(update={"pair_names": (*ENCODINGS_NOW.pair_names, "of_old")})
     message = r"3 of model shop was made by another release, whose pair features differ \(of_old\)"
     with pytest.raises(ValueError, match=message):
         registered.check_readable(run_of(DECLARED), model_of(older))

@@ -24,6 +24,7 @@ from recspark.prepare import (
     quantiles,
     snapshots,
     subgraphs,
+    tastes,
 )
 from recspark.prepare.anchors import Anchor
 from recspark.prepare.graph import Graph
@@ -141,6 +142,7 @@ def _write_candidates(
     """Item states, candidates, and (when fitting) the quantiles of their features."""
     chosen, workspace = run.settings.candidates, run.workspace
     roles = interactions.roles(encodings, run.settings.tables)
+    item_traits = tastes.traits(encodings)
     times = sorted({anchor.time for anchor in run.anchors})
     states = item_states.build(
         built.events,
@@ -166,24 +168,32 @@ def _write_candidates(
         seeds,
         workspace.paths("item_states"),
         workspace.paths("entity_pool"),
+        item_traits=item_traits,
         horizon_days=run.horizon_days,
         settings=chosen,
     )
     pairs = workspace.write("candidates", pairs, schema.CANDIDATES)
     others = [role.table for role in roles[1:]]
-    for split, found in sorted(candidates.recall(pairs, seeds, others).items()):
+    names = pair_features.pair_names(others, item_traits)
+    for split, found in sorted(candidates.recall(pairs, seeds, names).items()):
         if split != schema.SCORE:
             shares = ", ".join(f"{source} {share:.3f}" for source, share in found.items())
             log.info("candidates: recall of %s labels: %s", split, shares)
     if fitted:
-        encodings = _fit_quantiles(run, encodings, states, pairs, others)
+        encodings = _fit_quantiles(
+            run, encodings, states, pairs, names, item_trends.trend_names(others)
+        )
     return encodings, pairs
 
 
 def _fit_quantiles(
-    run: Run, encodings: Encodings, states: DataFrame, pairs: DataFrame, others: list[str]
+    run: Run,
+    encodings: Encodings,
+    states: DataFrame,
+    pairs: DataFrame,
+    pair_names: tuple[str, ...],
+    trend_names: tuple[str, ...],
 ) -> Encodings:
-    trend_names, pair_names = item_trends.trend_names(others), pair_features.pair_names(others)
     learnt = F.col(schema.ANCHOR_TIME).isin(run.anchor_times(schema.TRAIN))
     seed = run.settings.seed
     pair_knots = quantiles.knots(

@@ -10,7 +10,7 @@ from recspark.encodings import Encodings, TableEncoding
 from recspark.pipeline import prepare as stages
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
-from recspark.prepare import interactions, item_trends, pair_features
+from recspark.prepare import interactions, item_trends, pair_features, tastes
 from recspark.prepare.anchors import Anchor
 from recspark.prepare.statistics import NUMERIC
 from recspark.registry import ModelVersion, Registry
@@ -114,7 +114,11 @@ def check_readable(run: Run, model: RegisteredModel) -> None:
 def _check_features(run: Run, model: RegisteredModel) -> None:
     others = [role.table for role in interactions.roles(model.encodings, run.settings.tables)[1:]]
     for kind, trained, now in (
-        ("pair", model.encodings.pair_names, pair_features.pair_names(others)),
+        (
+            "pair",
+            model.encodings.pair_names,
+            pair_features.pair_names(others, tastes.traits(model.encodings)),
+        ),
         ("item", model.encodings.trend_names, item_trends.trend_names(others)),
     ):
         if trained != now:

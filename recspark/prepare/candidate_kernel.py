@@ -47,6 +47,7 @@ class Plan:
     per_seed: int
     history_per_entity: int
     other_tables: tuple[str, ...]  # names of event kinds 1, 2, ...
+    item_traits: tuple[str, ...]  # names of the columns of `traits`
     state_files: tuple[str, ...]  # Parquet files of the item states
     pool_files: tuple[str, ...]  # Parquet files of the entity pool
 
@@ -92,7 +93,7 @@ def _candidates(
     else:
         items, because = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         values = np.empty(0, dtype=np.float32)
-    num_features = len(pair_features.pair_names(plan.other_tables))
+    num_features = len(pair_features.pair_names(plan.other_tables, plan.item_traits))
     lengths = np.full(num_seeds, width)
     return pa.RecordBatch.from_arrays(
         [
@@ -135,6 +136,8 @@ def _block(
         pairs=pairs,
         users=pair_history.seed_columns(history, plan.horizon_days) | habits.habits(history, trend),
         trend=trend,
+        hazards=states.hazards,
+        traits=dict(zip(plan.item_traits, states.traits.T, strict=True)),
         retrieved=retrieval.retrieve(
             history,
             pairs,
@@ -187,11 +190,11 @@ def _is_label(seeds: pa.Table, items: Array, width: int) -> Array:
     return np.isin(np.repeat(np.arange(len(seeds)), width) * top + items, owned)
 
 
-def hits(
-    batches: Iterator[pa.RecordBatch], other_tables: Sequence[str]
-) -> Iterator[pa.RecordBatch]:
-    """Kernel over candidates: split, and in `FOUND_BY` how many labels each source retrieved."""
-    names = pair_features.pair_names(other_tables)
+def hits(batches: Iterator[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Kernel over candidates: split, and in `FOUND_BY` how many labels each source retrieved.
+
+    `names` are those of the features.
+    """
     places = [names.index(name) for name in pair_features.SOURCE_RANKS]
     for batch in batches:
         is_label = batch.column(schema.IS_LABEL)

@@ -26,6 +26,7 @@ def build(
     item_state_files: Sequence[str],
     pool_files: Sequence[str],
     *,
+    item_traits: Sequence[str],
     horizon_days: float,
     settings: Candidates,
 ) -> DataFrame:
@@ -38,10 +39,11 @@ def build(
         item_state_files: Parquet files of the item states of all anchors, paths or URIs that
             workers can open.
         pool_files: the same of the entity pool.
+        item_traits: names of the columns of `traits` in the item states (`tastes.traits`).
         horizon_days: length of the label window, days.
         settings: how many candidates, from how long a history.
 
-    `features` packs the columns `pair_features.pair_names(other tables)` of each item in turn.
+    `features` packs the columns `pair_features.pair_names` of each item in turn.
     """
     seeds = snapshots.select(
         F.lit(SEED_ROW).alias(interactions.KIND),
@@ -56,6 +58,7 @@ def build(
         per_seed=settings.per_seed,
         history_per_entity=settings.history_per_entity,
         other_tables=tuple(role.table for role in event_roles[1:]),
+        item_traits=tuple(item_traits),
         state_files=tuple(item_state_files),
         pool_files=tuple(pool_files),
     )
@@ -64,13 +67,14 @@ def build(
 
 
 def recall(
-    candidates: DataFrame, snapshots: DataFrame, other_tables: Sequence[str]
+    candidates: DataFrame, snapshots: DataFrame, pair_names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Share of the labels among the candidates, per split: `all`, and of each source alone.
 
-    A label that several sources retrieved counts for each; NaN for a split without labels.
+    `pair_names` are those of the features. A label that several sources retrieved counts for
+    each; NaN for a split without labels.
     """
-    kernel = partial(candidate_kernel.hits, other_tables=tuple(other_tables))
+    kernel = partial(candidate_kernel.hits, names=tuple(pair_names))
     counted = ", ".join(f"{name} bigint" for name in candidate_kernel.FOUND_BY)
     read = candidates.select(schema.SPLIT, schema.FEATURES, schema.IS_LABEL)
     found = read.mapInArrow(kernel, f"{schema.SPLIT} string, {counted}")

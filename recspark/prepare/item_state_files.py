@@ -1,17 +1,22 @@
 """Item states read on a worker from their Parquet files, once per process and anchor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import pyarrow as pa
 from scipy import sparse
 
 from recspark import files, schema
+from recspark.prepare import repeats
 from recspark.prepare.arrow_rows import Array, column, moment
 
 _COLUMNS = [
     schema.ITEM,
     schema.TREND,
+    schema.TRAITS,
+    schema.REPEATS,
+    schema.AT_RISK,
     schema.SIMILAR_ITEMS,
     schema.SIMILARITIES,
 ]
@@ -23,6 +28,8 @@ class ItemStates:
 
     nodes: Array  # int64 (N,), ascending
     trend: Array  # float32 (N, T)
+    traits: Array  # int64 (N, W): columns as `tastes.traits`, -1 where an item has none
+    hazards: Array  # float64 (N, I): purchases per day since the last one (`prepare.repeats`)
     similar: sparse.csr_matrix  # float32 (N, N): row i holds the cosines of its similar items
 
     def position(self, items: Array) -> Array:
@@ -41,20 +48,30 @@ def load(paths: tuple[str, ...], anchor: int) -> ItemStates:
     must not be changed.
     """
     table = files.read(paths, _COLUMNS, moment(anchor)).sort_by(schema.ITEM)
-    if not table.num_rows:
-        none = np.empty(0, dtype=np.int64)
-        empty = sparse.csr_matrix((0, 0), dtype=np.float32)
-        return ItemStates(none, np.empty((0, 0), dtype=np.float32), empty)
     nodes = column(table, schema.ITEM)
     num_items = len(nodes)
-    trend = table[schema.TREND].combine_chunks().flatten().to_numpy().reshape(num_items, -1)
+    states = ItemStates(
+        nodes=nodes,
+        trend=_matrix(table, schema.TREND),
+        traits=_matrix(table, schema.TRAITS).astype(np.int64),
+        hazards=repeats.hazards(
+            _matrix(table, schema.REPEATS).astype(float),
+            _matrix(table, schema.AT_RISK).astype(float),
+        ),
+        similar=sparse.csr_matrix((num_items, num_items), dtype=np.float32),
+    )
     similar = table[schema.SIMILAR_ITEMS].combine_chunks()
     owner = np.repeat(np.arange(num_items), similar.value_lengths().to_numpy())
     values = table[schema.SIMILARITIES].combine_chunks().flatten().to_numpy()
-    states = ItemStates(nodes, trend, sparse.csr_matrix((num_items, num_items)))
     place = states.position(similar.flatten().to_numpy())
     known = place >= 0
     cells = (values[known].astype(np.float32), (owner[known], place[known]))
     matrix = sparse.csr_matrix(cells, shape=(num_items, num_items))
     matrix.sort_indices()
-    return ItemStates(nodes, trend, matrix)
+    return replace(states, similar=matrix)
+
+
+def _matrix(table: pa.Table, name: str) -> Array:
+    """A column of lists of equal length, one row per item."""
+    values = table[name].combine_chunks().flatten().to_numpy()
+    return np.asarray(values.reshape(len(table), len(values) // max(len(table), 1)))

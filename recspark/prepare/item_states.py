@@ -9,7 +9,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.prepare import interactions, item_trends, similarity
+from recspark.encodings import NUM_SPECIAL_CODES
+from recspark.prepare import interactions, item_trends, similarity, tastes
 from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.interactions import EventRoles
 from recspark.settings import Candidates
@@ -31,13 +32,15 @@ def build(
     Args:
         events: stage event tables by name; only rows `<= anchor` count at an anchor.
         event_roles: how to read them, the target table first (`interactions.roles`).
-        items: the node table of the items: node, start_time, end_time.
+        items: the node table of the items: node, start_time, end_time, codes, parents.
         anchors: distinct; without a zone they are UTC.
         horizon_days: length of the label window, days.
         settings: how many similar items, from how long a history.
 
     `trend` has the columns `item_trends.trend_names(other tables)`; NaN where unknown.
-    `similar_items` is empty for an item that nobody bought together with another.
+    `repeats` and `at_risk` are life tables (`recspark.prepare.repeats`); `traits` holds what
+    `tastes.traits` names. `similar_items` is empty for an item that nobody bought together with
+    another.
     """
     moments = sorted(microseconds(anchor) for anchor in anchors)
     all_events = interactions.union(events, event_roles)
@@ -45,15 +48,28 @@ def build(
     target = all_events.where(F.col(interactions.KIND) == 0)
     similar = _similar(target, items, moments, settings)
     joined = trends.join(similar, on=[schema.ANCHOR_TIME, schema.ITEM], how="left")
+    joined = joined.join(_traits(items), on=schema.ITEM, how="inner")
     return joined.select(
         schema.ANCHOR_TIME,
         schema.ITEM,
         schema.TREND,
+        schema.TRAITS,
+        schema.REPEATS,
+        schema.AT_RISK,
         F.coalesce(schema.SIMILAR_ITEMS, F.array().cast("array<bigint>")).alias(
             schema.SIMILAR_ITEMS
         ),
         F.coalesce(schema.SIMILARITIES, F.array().cast("array<float>")).alias(schema.SIMILARITIES),
     )
+
+
+def _traits(items: DataFrame) -> DataFrame:
+    """(item, traits): a category's place among the values, and the node of what is pointed to."""
+    categories = F.transform(
+        schema.CODES, lambda code: F.greatest(code - NUM_SPECIAL_CODES, F.lit(tastes.UNKNOWN))
+    )
+    both = F.concat(categories, F.col(schema.PARENTS).cast("array<int>"))
+    return items.select(F.col(schema.NODE).alias(schema.ITEM), both.alias(schema.TRAITS))
 
 
 def _trends(
@@ -76,8 +92,7 @@ def _trends(
         other_tables=[r.table for r in event_roles[1:]],
     )
     rows = events.unionByName(item_rows, allowMissingColumns=True)
-    ddl = f"{schema.ANCHOR_TIME} timestamp, {schema.ITEM} bigint, {schema.TREND} array<float>"
-    return rows.repartition(schema.ITEM).mapInArrow(kernel, ddl)
+    return rows.repartition(schema.ITEM).mapInArrow(kernel, item_trends.COLUMNS)
 
 
 def _similar(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from recspark import schema, windows
 from recspark.prepare.arrow_rows import DAY, Array, Columns, column, gather, lists, timestamps
+from recspark.prepare.repeats import Spells
 
 WINDOWS = (7, 14, 30, 60, 120, 365)  # days
 RATE_WINDOWS = (60, 120)  # days over which a rate of sales is taken
@@ -21,6 +22,12 @@ YEAR = 365.0  # days
 ITEM_ROW = -1  # the `kind` of a row that is an item, not an event
 SALE_START, SALE_END = "sale_start", "sale_end"
 NEVER, ALWAYS = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+
+NAMES = (schema.ANCHOR_TIME, schema.ITEM, schema.TREND, schema.REPEATS, schema.AT_RISK)
+COLUMNS = (
+    f"{schema.ANCHOR_TIME} timestamp, {schema.ITEM} bigint, {schema.TREND} array<float>, "
+    f"{schema.REPEATS} array<float>, {schema.AT_RISK} array<float>"
+)
 
 OF_TARGET = (
     *(f"log_sales_{w}" for w in WINDOWS),
@@ -61,7 +68,7 @@ def trends(
     horizon_days: float,
     other_tables: Sequence[str],
 ) -> Iterator[pa.RecordBatch]:
-    """Kernel over a partition of events and items by item: (anchor_time, item, trend).
+    """Kernel over a partition of events and items by item: `COLUMNS`.
 
     One row per anchor (microseconds since 1970) and item that exists at it.
     """
@@ -89,25 +96,34 @@ def trends(
         by_kind = [
             _of_kind(rows, seen, place, anchor, kind) for kind in range(len(other_tables) + 1)
         ]
-        found = _of_target(by_kind[0], len(nodes), horizon_days)
+        sales = by_kind[0]
+        spells = Spells.of(sales["place"], sales["entity"], sales["age"], len(nodes))
+        found = _of_target(sales, len(nodes), horizon_days)
+        found["repeat_gap_days"] = spells.median_days()
         on_sale = np.where(start == ALWAYS, anchor + DAY, start)
         found["days_on_sale"] = np.where(start == ALWAYS, np.nan, (anchor - on_sale) / DAY)
-        sales = np.bincount(by_kind[0]["place"], minlength=len(nodes))
+        num_sales = np.bincount(sales["place"], minlength=len(nodes))
         for name, others in zip(other_tables, by_kind[1:], strict=True):
             recent = others["place"][others["age"] < 90]
             found[f"{name}_log_count_90"] = np.log1p(np.bincount(recent, minlength=len(nodes)))
             all_of_it = np.bincount(others["place"], minlength=len(nodes))
-            found[f"{name}_per_sale"] = _ratio(all_of_it, sales)
+            found[f"{name}_per_sale"] = _ratio(all_of_it, num_sales)
         assert set(found) == set(wanted)
-        trend = np.stack([found[name] for name in wanted], axis=1).astype(np.float32)
+        trend = np.stack([found[name] for name in wanted], axis=1)
         yield pa.RecordBatch.from_arrays(
             [
                 timestamps(np.full(len(nodes), anchor)),
                 pa.array(nodes, pa.int64()),
-                lists(trend.ravel(), np.full(len(nodes), len(wanted)), pa.float32()),
+                *(_rows(matrix) for matrix in (trend, *spells.table())),
             ],
-            names=[schema.ANCHOR_TIME, schema.ITEM, schema.TREND],
+            names=NAMES,
         )
+
+
+def _rows(matrix: Array) -> pa.ListArray:
+    """The rows of a matrix as lists of float32."""
+    lengths = np.full(len(matrix), matrix.shape[1])
+    return lists(matrix.ravel().astype(np.float32), lengths, pa.float32())
 
 
 def _of_kind(rows: Columns, seen: Array, place: Array, anchor: int, kind: int) -> Columns:
@@ -169,7 +185,6 @@ def _buyers(sales: Columns, num_items: int, horizon: float) -> Columns:
     days = np.bincount(pair[new_day], minlength=len(owned))
     again = days > 1
     owners = np.bincount(owned, minlength=num_items)
-    gap = (oldest - newest)[again] / (days[again] - 1)
     could, did = np.zeros(num_items), np.zeros(num_items)
     for period in range(1, PERIODS + 1):
         opened = period * horizon
@@ -183,10 +198,6 @@ def _buyers(sales: Columns, num_items: int, horizon: float) -> Columns:
     found = {
         "log_owners": np.log1p(owners),
         "repeat_rate": _ratio(np.bincount(owned[again], minlength=num_items), owners),
-        "repeat_gap_days": _ratio(
-            np.bincount(owned[again], gap, num_items),
-            np.bincount(owned[again], minlength=num_items),
-        ),
         "owner_conversion": _ratio(did, could),
         "log_first_buyers_horizon": np.log1p(newcomers),
         "first_buyer_share": _ratio(newcomers, active),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recspark.prepare import habits
+from recspark.prepare import habits, repeats, tastes
 from recspark.prepare.arrow_rows import Array, Columns
 from recspark.prepare.item_trends import OF_TARGET
 from recspark.prepare.pair_history import (
@@ -61,7 +61,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "recency": ("days_since_last", "days_since_first", "distinct_items_since"),
     "decays": (*decay_names("decayed"), "decayed_share"),
     "gaps": ("mean_gap", "gap_spread", "last_gap"),
-    "due": ("due_own", "due_last_gap", "due_item", "due_user", "tempo_due"),
+    "due": ("due_own", "due_last_gap", "due_item", "due_user", "due_hazard", "tempo_due"),
     "baskets": (
         "baskets_ago",
         *(f"in_last_{n}_baskets" for n in LAST_BASKETS),
@@ -86,14 +86,15 @@ _GROUPS: dict[str, tuple[str, ...]] = {
 _NO_PAIR_IS_ZERO = ("purchases", "rows", "season_purchases")
 
 
-def groups(other_tables: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def groups(other_tables: Sequence[str], item_traits: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Feature names by group; every further event table (in order) is a group of its own."""
-    return _GROUPS | {f"events_{name}": _other_names(name) for name in other_tables}
+    of_traits = {"tastes": tastes.names(item_traits)}
+    return _GROUPS | of_traits | {f"events_{name}": _other_names(name) for name in other_tables}
 
 
-def pair_names(other_tables: Sequence[str]) -> tuple[str, ...]:
+def pair_names(other_tables: Sequence[str], item_traits: Sequence[str]) -> tuple[str, ...]:
     """The columns of `features`, in order."""
-    return tuple(name for group in groups(other_tables).values() for name in group)
+    return tuple(name for group in groups(other_tables, item_traits).values() for name in group)
 
 
 def _other_names(table: str) -> tuple[str, ...]:
@@ -109,6 +110,8 @@ class Block:
     pairs: Pairs
     users: Columns  # (S,), of `pair_history.seed_columns` and `habits.habits`
     trend: Columns  # (N,)
+    hazards: Array  # (N, I), of `repeats.hazards`
+    traits: Columns  # (N,), int64: values of `tastes.traits`
     retrieved: Retrieved
     others: dict[str, History]  # further event tables, by name
     horizon_days: float
@@ -125,7 +128,7 @@ class Block:
 
 
 def features(block: Block) -> Array:
-    """float32 (S * C, F), columns as `pair_names` of the block's further tables, NaN: unknown."""
+    """float32 (S * C, F), columns as `pair_names` of what the block has, NaN: unknown."""
     seed, item = block.seed, block.item
     keys = seed * block.history.num_items + item
     user = {name: values[seed] for name, values in block.users.items()}
@@ -138,12 +141,19 @@ def features(block: Block) -> Array:
     found = dict(block.retrieved.columns)
     found |= {name: values for name, values in pair.items()}
     found |= _shares(pair, user) | _due(pair, user, trend)
+    found["due_hazard"] = repeats.log_expected(
+        block.hazards[item], pair["days_since_last"], block.horizon_days
+    )
     found |= _prices(pair, user, trend) | _habits(user, trend)
     found |= {f"user_{name}": user[name] for name in USER}
     found |= {f"item_{name}": trend[name] for name in OF_TARGET}
+    found |= tastes.tastes(
+        block.pairs, block.trend, block.traits,
+        seed=seed, item=item, num_seeds=block.history.num_seeds,
+    )  # fmt: skip
     for name, other in block.others.items():
         found |= _of_other(name, other, keys, seed, block.horizon_days)
-    names = pair_names(list(block.others))
+    names = pair_names(list(block.others), list(block.traits))
     matrix = np.empty((len(keys), len(names)), dtype=np.float32)
     for place, name in enumerate(names):
         matrix[:, place] = found[name]

@@ -7,8 +7,8 @@ had never been bought, had nothing in common with what was bought, and so on.
 import math
 from collections.abc import Mapping
 
-from recspark.encodings import NEW, OWN, POPULAR, PRICE, SIMILAR, TOGETHER
-from recspark.prepare import pair_features
+from recspark.encodings import NEW, OWN, POPULAR, PRICE, SIMILAR, TASTE, TOGETHER
+from recspark.prepare import pair_features, tastes
 
 _OWN_GROUPS = ("counts", "recency", "decays", "gaps", "due", "baskets", "amounts", "season")
 _OF_THE_USER = ("tempo_due",)  # in a group of pairs, but the same for every item
@@ -24,7 +24,7 @@ def parts(middle: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
 
     `middle` is the median of each feature over candidates: what popularity is compared with.
     """
-    groups = pair_features.groups(())
+    groups = pair_features.groups((), ())
     own = {"bought_rank": None} | {
         name: _without_pair(name)
         for group in _OWN_GROUPS
@@ -43,6 +43,11 @@ def parts(middle: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
         SIMILAR: {"neighbours_rank": None} | dict.fromkeys(groups["neighbours"], 0.0),
         NEW: {"new_rank": None, "item_days_since_first_sale": None, "item_days_on_sale": None},
         PRICE: price,
+        TASTE: {
+            name: _or_missing(middle[name]) if name == tastes.OF_ALL else 0.0
+            for name in middle
+            if name.startswith(tastes.OF_ALL)
+        },
         POPULAR: {name: _or_missing(value) for name, value in items.items()},
     }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recspark.encodings import NEW, OWN, POPULAR, PRICE, SIMILAR, TOGETHER, Encodings
+from recspark.encodings import NEW, OWN, POPULAR, PRICE, SIMILAR, TASTE, TOGETHER, Encodings
 
 if TYPE_CHECKING:
     from recspark.gnn.batches import Batch
@@ -25,8 +25,9 @@ WORDS = {
     NEW: f"new in {CATEGORY}",
     PRICE: "price down",
     POPULAR: "popular now",
+    TASTE: "fits your taste",
 }
-FOUND_BY_GRAPH = "fits your taste"  # no candidate: the graph's score alone placed it
+FOUND_BY_GRAPH = WORDS[TASTE]  # no candidate: the graph's score alone placed it
 _PRICE_DOWN = -0.02  # logarithm: at least 2 % below the usual price
 
 
@@ -88,6 +89,7 @@ def _true_of(features: np.ndarray[Any, Any], names: list[str]) -> dict[str, Any]
         NEW: ~np.isnan(column("new_rank")),
         PRICE: cheaper < _PRICE_DOWN,
         POPULAR: ~np.isnan(column("popular_rank")),
+        TASTE: np.any([column(name) > 0 for name in names if name.startswith("taste_")], axis=0),
     }
 
 
