@@ -35,7 +35,7 @@ test: $(READY)  ## Run the tests
 
 fast: $(READY)  ## Run the tests that need no Spark
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_arrow_rows.py tests/test_gnn_loss.py tests/test_gnn_model.py \
-		tests/test_metrics.py tests/test_pair_features.py tests/test_query.py \
+		tests/test_metrics.py tests/test_pair_features.py tests/test_repeats.py tests/test_tastes.py tests/test_query.py \
 		tests/test_query_errors.py tests/test_ranges.py tests/test_settings.py tests/test_terminal.py
 
 check: $(READY)  ## Check style and types
