@@ -38,6 +38,13 @@ def column(table: pa.Table, name: str, missing: Any = None) -> Array:
     return np.asarray(values.to_numpy(zero_copy_only=False))
 
 
+def differs(*columns: Array) -> Array:
+    """Boolean (E,): the row differs from the one before in any column; the first does."""
+    found = np.ones(len(columns[0]), dtype=bool)
+    found[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return found
+
+
 def timestamps(microseconds: Array) -> pa.Array:
     """Microseconds since 1970 as Spark's timestamps."""
     return pa.array(microseconds, pa.int64()).cast(pa.timestamp("us", tz="UTC"))

@@ -6,7 +6,7 @@ and number of owners are those of the anchor.
 
 import numpy as np
 
-from recspark.prepare.arrow_rows import Array, Columns
+from recspark.prepare.arrow_rows import Array, Columns, differs
 from recspark.prepare.pair_history import History, ratio
 
 REPEAT_BASKETS = (1, 3, 10)  # newest baskets over which a share of repeated rows is taken
@@ -52,8 +52,7 @@ def _repeated(history: History) -> Array:
     """Boolean (E,): the seed bought the item in an earlier basket."""
     order = np.lexsort((history.key, history.seed))  # stable: oldest first within a pair
     seed, key, age = history.seed[order], history.key[order], history.age[order]
-    opens = np.ones(len(order), dtype=bool)
-    opens[1:] = (np.diff(seed) != 0) | (np.diff(key) != 0)
+    opens = differs(seed, key)
     first_age = age[opens][np.cumsum(opens) - 1]
     repeated = np.empty(len(order), dtype=bool)
     repeated[order] = age < first_age

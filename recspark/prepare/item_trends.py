@@ -11,14 +11,23 @@ import numpy as np
 import pyarrow as pa
 
 from recspark import schema, windows
-from recspark.prepare.arrow_rows import DAY, Array, Columns, column, gather, lists, timestamps
+from recspark.prepare.arrow_rows import (
+    DAY,
+    Array,
+    Columns,
+    column,
+    differs,
+    gather,
+    lists,
+    timestamps,
+)
+from recspark.prepare.pair_history import YEAR, ratio
 from recspark.prepare.repeats import Spells
 
 WINDOWS = (7, 14, 30, 60, 120, 365)  # days
 RATE_WINDOWS = (60, 120)  # days over which a rate of sales is taken
 HALF_LIVES = (7, 30, 90)  # days
 PERIODS = 3  # past horizons from which chances to buy are counted
-YEAR = 365.0  # days
 ITEM_ROW = -1  # the `kind` of a row that is an item, not an event
 SALE_START, SALE_END = "sale_start", "sale_end"
 NEVER, ALWAYS = np.iinfo(np.int64).max, np.iinfo(np.int64).min
@@ -99,7 +108,10 @@ def trends(
         sales = by_kind[0]
         spells = Spells.of(sales["place"], sales["entity"], sales["age"], len(nodes))
         found = _of_target(sales, len(nodes), horizon_days)
-        found["repeat_gap_days"] = spells.median_days()
+        found |= {
+            "repeat_rate": spells.repeat_rate(),
+            "repeat_gap_days": spells.median_days(),
+        }
         on_sale = np.where(start == ALWAYS, anchor + DAY, start)
         found["days_on_sale"] = np.where(start == ALWAYS, np.nan, (anchor - on_sale) / DAY)
         num_sales = np.bincount(sales["place"], minlength=len(nodes))
@@ -107,7 +119,7 @@ def trends(
             recent = others["place"][others["age"] < 90]
             found[f"{name}_log_count_90"] = np.log1p(np.bincount(recent, minlength=len(nodes)))
             all_of_it = np.bincount(others["place"], minlength=len(nodes))
-            found[f"{name}_per_sale"] = _ratio(all_of_it, num_sales)
+            found[f"{name}_per_sale"] = ratio(all_of_it, num_sales)
         assert set(found) == set(wanted)
         trend = np.stack([found[name] for name in wanted], axis=1)
         yield pa.RecordBatch.from_arrays(
@@ -153,7 +165,7 @@ def _volumes(place: Array, age: Array, num_items: int, horizon: float) -> Column
     for w in WINDOWS:
         found[f"log_sales_{w}"] = np.log1p(counts[w])
     for a, b in itertools.pairwise(WINDOWS):
-        found[f"sales_ratio_{a}_{b}"] = _ratio(counts[a] / a, counts[b] / b)
+        found[f"sales_ratio_{a}_{b}"] = ratio(counts[a] / a, counts[b] / b)
     for name, half_life in [*((str(h), float(h)) for h in HALF_LIVES), ("horizon", horizon)]:
         decayed = np.bincount(place, np.exp2(-age / half_life), num_items)
         found[f"log_decayed_sales_{name}"] = np.log1p(decayed)
@@ -172,18 +184,13 @@ def _volumes(place: Array, age: Array, num_items: int, horizon: float) -> Column
 
 
 def _buyers(sales: Columns, num_items: int, horizon: float) -> Columns:
-    """Who bought, who bought again, and how often owners and others buy within a horizon."""
+    """Who bought, and how often owners and others buy within a horizon."""
     place, age = sales["place"], sales["age"]
-    first = np.ones(len(place), dtype=bool)
-    first[1:] = (np.diff(place) != 0) | (np.diff(sales["entity"]) != 0)
+    first = differs(place, sales["entity"])
     pair = np.cumsum(first) - 1
     owned = place[first]
     oldest = age[first]  # rows of a pair lie oldest first
     newest = age[np.append(np.flatnonzero(first)[1:] - 1, len(age) - 1)[: len(owned)]]
-    new_day = first.copy()
-    new_day[1:] |= np.diff(np.floor(age)) != 0
-    days = np.bincount(pair[new_day], minlength=len(owned))
-    again = days > 1
     owners = np.bincount(owned, minlength=num_items)
     could, did = np.zeros(num_items), np.zeros(num_items)
     for period in range(1, PERIODS + 1):
@@ -197,10 +204,9 @@ def _buyers(sales: Columns, num_items: int, horizon: float) -> Columns:
     active = np.bincount(owned[newest < horizon], minlength=num_items)
     found = {
         "log_owners": np.log1p(owners),
-        "repeat_rate": _ratio(np.bincount(owned[again], minlength=num_items), owners),
-        "owner_conversion": _ratio(did, could),
+        "owner_conversion": ratio(did, could),
         "log_first_buyers_horizon": np.log1p(newcomers),
-        "first_buyer_share": _ratio(newcomers, active),
+        "first_buyer_share": ratio(newcomers, active),
     }
     for w in WINDOWS:
         found[f"log_buyers_{w}"] = np.log1p(np.bincount(owned[newest < w], minlength=num_items))
@@ -232,9 +238,4 @@ def _prices(sales: Columns, num_items: int) -> Columns:
 
 def _mean(place: Array, values: Array, known: Array, size: int) -> Array:
     total = np.bincount(place[known], values[known], size)
-    return _ratio(total, np.bincount(place[known], minlength=size))
-
-
-def _ratio(part: Array, whole: Array) -> Array:
-    """`part / whole`, NaN where the whole is 0."""
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)
+    return ratio(total, np.bincount(place[known], minlength=size))

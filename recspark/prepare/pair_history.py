@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from recspark.prepare.arrow_rows import Array, Columns
+from recspark.prepare.arrow_rows import Array, Columns, differs
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,7 @@ class History:
 
     def new_basket(self) -> Array:
         """Boolean (E,): the row opens a basket of its seed."""
-        opens = np.ones(len(self.seed), dtype=bool)
-        opens[1:] = (np.diff(self.seed) != 0) | (np.diff(self.age) != 0)
-        return opens
+        return differs(self.seed, self.age)
 
     @cached_property
     def baskets_ago(self) -> Array:
@@ -101,9 +99,8 @@ def seed_columns(history: History, horizon: float) -> Columns:
     rows = np.bincount(history.seed, minlength=size)
     oldest, newest = _extremes(history.seed, history.age, size)
     order = np.lexsort((history.key, history.seed))
-    seed, key = history.seed[order], history.key[order]
-    first = np.ones(len(seed), dtype=bool)
-    first[1:] = (np.diff(seed) != 0) | (np.diff(key) != 0)
+    seed = history.seed[order]
+    first = differs(seed, history.key[order])
     distinct = np.bincount(seed[first], minlength=size)
     spend = np.bincount(history.seed, history.spend, size)
     units = np.bincount(history.seed, history.units, size)
@@ -141,12 +138,10 @@ def pairs(history: History, horizon: float) -> Pairs:
     order = order[history.item[order] >= 0]
     key = history.seed[order] * history.num_items + history.item[order]
     age, ago = history.age[order], history.baskets_ago[order]
-    first = np.ones(len(key), dtype=bool)
-    first[1:] = np.diff(key) != 0
+    first = differs(key)
     pair = np.cumsum(first) - 1
     size = int(first.sum())
-    visit = first.copy()
-    visit[1:] |= np.diff(age) != 0
+    visit = differs(key, age)
     last = np.append(np.flatnonzero(first)[1:] - 1, len(key) - 1)[:size]
     columns = _counts(pair, age, visit, first, last, size, horizon)
     columns |= _basket_counts(pair[visit], ago[visit], ago[last], size)
@@ -201,10 +196,8 @@ def _basket_counts(visits: Array, ago: Array, last_ago: Array, size: int) -> Col
 def _bought_later(seed: Array, newest: Array) -> Array:
     """How many other items a pair's seed bought after the last purchase of this one."""
     order = np.lexsort((newest, seed))
-    opens = np.ones(len(order), dtype=bool)
-    opens[1:] = np.diff(seed[order]) != 0
-    changes = opens.copy()
-    changes[1:] |= np.diff(newest[order]) != 0
+    opens = differs(seed[order])
+    changes = differs(seed[order], newest[order])
     place = np.arange(len(order))
     start = place[opens][np.cumsum(opens) - 1]
     found = np.empty(len(order))

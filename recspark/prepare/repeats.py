@@ -12,7 +12,8 @@ from typing import Self
 
 import numpy as np
 
-from recspark.prepare.arrow_rows import Array
+from recspark.prepare.arrow_rows import Array, differs
+from recspark.prepare.pair_history import ratio
 
 # Days since the purchase: about 41 % longer from one to the next, from two days to two years.
 EDGES = np.concatenate([[0.0], 2.0 ** np.arange(1, 10, 0.5)])
@@ -30,17 +31,28 @@ class Spells:
     days: Array  # float64 (G,), > 0
     open_item: Array  # int64 (O,), of the spells that are open at the anchor
     open_days: Array  # float64 (O,), >= 0
+    is_again: Array  # boolean (O,), there was an earlier one of the same pair
 
     @classmethod
     def of(cls, item: Array, entity: Array, age: Array, num_items: int) -> Self:
         """From purchases ordered by item, entity and time (oldest first); ages in days."""
-        opens = np.ones(len(item), dtype=bool)
-        opens[1:] = (np.diff(item) != 0) | (np.diff(entity) != 0)
-        later_day = opens.copy()
-        later_day[1:] |= np.diff(np.floor(age)) != 0
-        item, age, opens = item[later_day], age[later_day], opens[later_day]
-        ends = np.append(opens[1:], np.ones(min(len(opens), 1), dtype=bool))
-        return cls(num_items, item[~opens], (age[:-1] - age[1:])[~opens[1:]], item[ends], age[ends])
+        days = differs(item, entity, np.floor(age))
+        item, entity, age = item[days], entity[days], age[days]
+        first = differs(item, entity)
+        last = np.append(first, True)[1:]
+        return cls(
+            num_items=num_items,
+            item=item[~first],
+            days=age[np.flatnonzero(~first) - 1] - age[~first],
+            open_item=item[last],
+            open_days=age[last],
+            is_again=~first[last],
+        )
+
+    def repeat_rate(self) -> Array:
+        """Share of an item's buyers who bought it on several days, float64 (N,); NaN: no buyers."""
+        again = np.bincount(self.open_item[self.is_again], minlength=self.num_items)
+        return ratio(again, np.bincount(self.open_item, minlength=self.num_items))
 
     def median_days(self) -> Array:
         """The lower median of each item's closed spells, float64 (N,); NaN without any."""
@@ -51,15 +63,14 @@ class Spells:
 
     def table(self) -> tuple[Array, Array]:
         """Repeats, and days at risk, of each item in each interval; float64 (N, NUM_INTERVALS)."""
-        shape = (self.num_items, NUM_INTERVALS)
         interval = np.searchsorted(EDGES, self.days, side="right") - 1
         cell = self.item * NUM_INTERVALS + interval
         repeats = np.bincount(cell, minlength=self.num_items * NUM_INTERVALS).astype(float)
-        at_risk = np.zeros(shape)
+        at_risk = np.zeros((self.num_items, NUM_INTERVALS))
         for place in range(NUM_INTERVALS):
             for item, days in ((self.item, self.days), (self.open_item, self.open_days)):
                 at_risk[:, place] += np.bincount(item, _spent(days, place), self.num_items)
-        return repeats.reshape(shape), at_risk
+        return repeats.reshape(at_risk.shape), at_risk
 
 
 def hazards(repeats: Array, at_risk: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from recspark.prepare import closest, nearest_users
-from recspark.prepare.arrow_rows import Array, Columns
+from recspark.prepare.arrow_rows import Array, Columns, differs
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.nearest_users import Pool
 from recspark.prepare.pair_history import History, Pairs
@@ -161,8 +161,7 @@ def _merge(lists: dict[str, Array], num_seeds: int, num_items: int, limit: int) 
     seeds, items, priority = seeds[real], items[real], priority[real]
     order = np.lexsort((priority, seeds * max(num_items, 1) + items))
     seeds, items, priority = seeds[order], items[order], priority[order]
-    best = np.ones(len(seeds), dtype=bool)
-    best[1:] = (np.diff(seeds) != 0) | (np.diff(items) != 0)
+    best = differs(seeds, items)
     seeds, items, priority = seeds[best], items[best], priority[best]
     order = np.lexsort((priority, seeds))
     counts = np.bincount(seeds, minlength=num_seeds)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from recspark import schema, windows
-from recspark.prepare.arrow_rows import DAY, Array, column, gather, lists, timestamps
+from recspark.prepare.arrow_rows import DAY, Array, column, differs, gather, lists, timestamps
 from recspark.prepare.ranking import top_per_row
 
 BLOCK = "item_block"
@@ -54,8 +54,7 @@ def newest_items(
     """
     order = np.lexsort((items, rows))
     rows, items, ages, amounts = rows[order], items[order], ages[order], amounts[order]
-    first = np.ones(len(rows), dtype=bool)
-    first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
+    first = differs(rows, items)
     pair = np.cumsum(first) - 1
     sums = np.bincount(pair, amounts)
     last = np.append(np.flatnonzero(first)[1:] - 1, len(rows) - 1)[: len(sums)]
