@@ -88,8 +88,9 @@ BUYER = [
     [
         ("purchases", 3), ("rows", 3), ("days_since_last", 10), ("days_since_first", 40),
         ("mean_gap", 15), ("last_gap", 10), ("gap_spread", 5),
-        ("due_own", 10 / 15), ("due_item", 10 / 5), ("due_hazard", np.log(0.25 * HORIZON)), ("due_last_gap", 1),
+        ("due_own", 10 / 15), ("due_item", 10 / 5), ("due_last_gap", 1),
         ("due_user", 10 / (38 / 3)), ("tempo_due", 2 / (38 / 3)),
+        ("due_hazard", np.log(0.25 * HORIZON)),
         ("baskets_ago", 1), ("in_last_1_baskets", 0), ("in_last_3_baskets", 2),
         ("in_last_5_baskets", 3), ("basket_decayed_50", 0.5**3 + 0.5**2 + 0.5),
         ("basket_share_50", 0.875 / (0.5**3 + 2 * 0.5**2 + 0.5 + 1)),
@@ -241,11 +242,11 @@ def test_the_closest_own_item_is_kept_with_its_cosine():
 
 
 def test_every_part_that_can_be_a_reason_is_made_of_features():
-    names = pair_features.pair_names((), ())
-    parts = pair_parts.parts(dict.fromkeys(names, 1.0))
+    names = pair_features.pair_names(["tasters"], ["category"])
+    parts = pair_parts.parts(dict.fromkeys(names, 1.0), ["category"])
     assert {name for part in parts.values() for name in part} <= set(names)
     own = parts["own"]
-    assert parts["taste"] == {"taste_by_price": 0.0, "taste": 1.0}
+    assert parts["taste"] == {"taste_of_category": 0.0, "taste_by_price": 0.0, "taste": 1.0}
     assert own["purchases"] == own["decayed_one"] == own["share_of_spend"] == 0
     assert own["days_since_last"] is own["due_own"] is own["bought_rank"] is None
     # As for an item that was never bought, which is what the features themselves say of one.

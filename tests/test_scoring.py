@@ -26,18 +26,20 @@ class Adds:
         return (features.nan_to_num() * self.weights).sum(1, keepdim=True)
 
 
-def told(rows, weights):
-    names = ("purchases", "due_item", "closest_similarity", "popular_rank", "item_log_sales_30")
+NAMES = ("purchases", "due_item", "closest_similarity", "popular_rank", "item_log_sales_30")
+PARTS = {
+    "own": {"purchases": 0.0, "due_item": None},
+    "together": {"closest_similarity": 0.0},
+    "popular": {"popular_rank": None, "item_log_sales_30": 1.0},
+}
+
+
+def told(rows, weights, names=NAMES, parts=PARTS):
     batch = SimpleNamespace(
         candidate_seeds_C=torch.zeros(len(rows), dtype=torch.int64),
         candidate_items_C=torch.arange(len(rows)),
         features_CF=torch.tensor(rows),
     )
-    parts = {
-        "own": {"purchases": 0.0, "due_item": None},
-        "together": {"closest_similarity": 0.0},
-        "popular": {"popular_rank": None, "item_log_sales_30": 1.0},
-    }
     encodings = SimpleNamespace(pair_names=names, pair_parts=parts)
     items = np.arange(len(rows) + 1)[None]
     return reasons.of(batch, items, encodings, Adds(*weights))[0].tolist()
@@ -61,6 +63,18 @@ def test_the_part_without_which_the_score_loses_most_is_the_reason():
         "fits your taste",  # nothing that may be said of it is true
         "fits your taste",  # no candidate
     ]
+
+
+def test_a_taste_is_a_reason_where_the_user_buys_more_of_a_trait_than_others():
+    names = ("popular_rank", "taste_of_category", "taste")
+    parts = {
+        "popular": {"popular_rank": None},
+        "taste": {"taste_of_category": 0.0, "taste": 1.0},
+    }
+    rows = [[3.0, 0.5, 2.0], [3.0, -0.5, 9.0]]
+    # The second is liked less than others like it: `taste` is high since everybody buys it.
+    found = told(rows, [0.0, 1.0, 1.0], names, parts)
+    assert found[:2] == ["fits your taste", "popular now"]
 
 
 def test_the_same_pair_has_another_reason_when_the_head_weighs_otherwise():

@@ -218,7 +218,7 @@ def _fit_quantiles(
                 seed=seed,
             ),
             "pair_knots": pair_knots,
-            "pair_parts": pair_parts.parts(middle),
+            "pair_parts": pair_parts.parts(middle, tastes.traits(encodings)),
         }
     )
 

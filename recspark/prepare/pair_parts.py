@@ -5,10 +5,10 @@ had never been bought, had nothing in common with what was bought, and so on.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from recspark.encodings import NEW, OWN, POPULAR, PRICE, SIMILAR, TASTE, TOGETHER
-from recspark.prepare import pair_features, tastes
+from recspark.prepare import pair_features
 
 _OWN_GROUPS = ("counts", "recency", "decays", "gaps", "due", "baskets", "amounts", "season")
 _OF_THE_USER = ("tempo_due",)  # in a group of pairs, but the same for every item
@@ -19,12 +19,14 @@ _ZERO_WITHOUT_PAIR = (
 _SUMS = ("decayed_", "basket_decayed_", "basket_share_", "in_last_")
 
 
-def parts(middle: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
+def parts(
+    middle: Mapping[str, float], item_traits: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
     """Part to feature to its value without the part; None: missing.
 
     `middle` is the median of each feature over candidates: what popularity is compared with.
     """
-    groups = pair_features.groups((), ())
+    groups = pair_features.groups((), item_traits)
     own = {"bought_rank": None} | {
         name: _without_pair(name)
         for group in _OWN_GROUPS
@@ -37,17 +39,14 @@ def parts(middle: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
         if name.startswith(("item_log_sales", "item_log_buyers", "item_log_decayed", "item_sales"))
     }
     price: dict[str, float | None] = dict.fromkeys((*groups["prices"], "item_price_change"), 0.0)
+    taste: dict[str, float | None] = dict.fromkeys(groups["tastes"], 0.0)
     return {
         OWN: own,
         TOGETHER: {"copurchased_rank": None} | dict.fromkeys(groups["copurchase"], 0.0),
         SIMILAR: {"neighbours_rank": None} | dict.fromkeys(groups["neighbours"], 0.0),
         NEW: {"new_rank": None, "item_days_since_first_sale": None, "item_days_on_sale": None},
         PRICE: price,
-        TASTE: {
-            name: _or_missing(middle[name]) if name == tastes.OF_ALL else 0.0
-            for name in middle
-            if name.startswith(tastes.OF_ALL)
-        },
+        TASTE: taste | {TASTE: _or_missing(middle[TASTE])},
         POPULAR: {name: _or_missing(value) for name, value in items.items()},
     }
 

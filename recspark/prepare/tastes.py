@@ -10,19 +10,16 @@ numpy only; NaN where the item has no such trait.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
-from recspark.encodings import Encodings
+from recspark.encodings import TASTE, Encodings
 from recspark.prepare.arrow_rows import Array, Columns
 from recspark.prepare.pair_history import Pairs, ratio
 
 PRIOR = 6.0  # items
 PRICE_TIERS = 8  # of equally many items each
 UNKNOWN = -1  # value of a trait that the item does not have
-OF_ALL = "taste"  # the name of what all traits say together, and how those of one start
 _UNSEEN = 0.5  # sales that an item without any counts as
 
 
@@ -34,8 +31,8 @@ def traits(encodings: Encodings) -> tuple[str, ...]:
 
 
 def names(item_traits: Sequence[str]) -> tuple[str, ...]:
-    """The columns of `tastes`, in order."""
-    return (*(f"{OF_ALL}_of_{trait}" for trait in item_traits), f"{OF_ALL}_by_price", OF_ALL)
+    """The columns of `tastes`, in order; that of all traits together is named as the reason."""
+    return (*(f"{TASTE}_of_{trait}" for trait in item_traits), f"{TASTE}_by_price", TASTE)
 
 
 def tastes(
@@ -66,11 +63,16 @@ def tastes(
     found: Columns = {}
     for name, value_N in zip(names(list(item_traits))[:-1], values, strict=True):
         known = value_N[bought] != UNKNOWN
-        counts = _Counts.of(bought_by[known], value_N[bought][known], num_seeds)
-        share = _shares(value_N, owners_N)
-        found[name] = counts.taste(seed, value_N[item], share[item])
+        buyer, num_values = bought_by[known], int(value_N.max(initial=UNKNOWN)) + 1
+        key, counts = np.unique(buyer * num_values + value_N[bought[known]], return_counts=True)
+        of_value = Pairs(key, {"items": counts.astype(float)})
+        mine = of_value.at(of_value.find(seed * num_values + value_N[item]), "items", 0.0)
+        total_S = np.bincount(buyer, minlength=num_seeds)
+        likes = np.nan_to_num(ratio(mine, _shares(value_N, owners_N)[item]))
+        taste = np.log((likes + PRIOR) / (total_S[seed] + PRIOR))
+        found[name] = np.where(value_N[item] != UNKNOWN, taste, np.nan)
     sold_N = np.log(np.expm1(trend["log_decayed_sales_30"]) + _UNSEEN)
-    return found | {OF_ALL: sold_N[item] + sum(map(np.nan_to_num, found.values()))}
+    return found | {TASTE: sold_N[item] + sum(map(np.nan_to_num, found.values()))}
 
 
 def price_tiers(log_price_N: Array) -> Array:
@@ -89,30 +91,3 @@ def _shares(value_N: Array, owners_N: Array) -> Array:
     known = value_N != UNKNOWN
     by_value = np.bincount(value_N[known], owners_N[known], minlength=1)
     return np.asarray(by_value[np.maximum(value_N, 0)] / max(by_value.sum(), 1.0))
-
-
-@dataclass(frozen=True, eq=False)
-class _Counts:
-    """How many distinct items of each value every seed bought."""
-
-    num_values: int
-    key: Array  # int64, ascending: seed * num_values + value
-    count: Array  # float64
-    total_S: Array  # float64
-
-    @classmethod
-    def of(cls, seed: Array, value: Array, num_seeds: int) -> Self:
-        num_values = int(value.max(initial=-1)) + 1
-        key, count = np.unique(seed * num_values + value, return_counts=True)
-        total = np.bincount(seed, minlength=num_seeds).astype(float)
-        return cls(num_values, key, count.astype(float), total)
-
-    def taste(self, seed: Array, value: Array, share: Array) -> Array:
-        """For every (seed, value), with the value's share among everybody's purchases."""
-        wanted = np.where(value < self.num_values, seed * self.num_values + value, -1)
-        place = np.searchsorted(self.key, wanted)
-        here = np.append(self.key, -2)[place] == wanted
-        bought = np.append(self.count, 0.0)[np.where(here, place, len(self.key))]
-        likes = ratio(bought, share)
-        taste = np.log((np.nan_to_num(likes) + PRIOR) / (self.total_S[seed] + PRIOR))
-        return np.where(value != UNKNOWN, taste, np.nan)

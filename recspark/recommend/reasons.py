@@ -44,7 +44,7 @@ def of(
     rows = torch.from_numpy(rows[found])
     features = batch.features_CF.index_select(0, rows)
     names = list(encodings.pair_names)
-    true_of = _true_of(features.numpy(), names)
+    true_of = _true_of(features.numpy(), encodings)
     losses = np.full((len(rows), len(WORDS)), -np.inf)
     with torch.no_grad():
         whole = head.of_features(features).mean(1)
@@ -75,8 +75,10 @@ def _rows_of(batch: "Batch", items: np.ndarray[Any, Any]) -> tuple[Any, Any]:
     return rows, keys[rows] == wanted
 
 
-def _true_of(features: np.ndarray[Any, Any], names: list[str]) -> dict[str, Any]:
+def _true_of(features: np.ndarray[Any, Any], encodings: Encodings) -> dict[str, Any]:
     """Whether each part can be a reason for each row (R,)."""
+    names = list(encodings.pair_names)
+    likes = [name for name in encodings.pair_parts.get(TASTE, {}) if name != TASTE]
 
     def column(name: str) -> Any:
         return features[:, names.index(name)] if name in names else np.full(len(features), np.nan)
@@ -89,7 +91,7 @@ def _true_of(features: np.ndarray[Any, Any], names: list[str]) -> dict[str, Any]
         NEW: ~np.isnan(column("new_rank")),
         PRICE: cheaper < _PRICE_DOWN,
         POPULAR: ~np.isnan(column("popular_rank")),
-        TASTE: np.any([column(name) > 0 for name in names if name.startswith("taste_")], axis=0),
+        TASTE: np.any([column(name) > 0 for name in likes], axis=0),
     }
 
 
