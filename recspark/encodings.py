@@ -68,6 +68,7 @@ class Encodings(_Frozen):
     pair_names: tuple[str, ...] = ()
     trend_knots: tuple[tuple[float, ...], ...] = ()  # per trend column its quantiles, ascending
     pair_knots: tuple[tuple[float, ...], ...] = ()  # per pair feature its quantiles, ascending
+    pair_groups: dict[str, tuple[str, ...]] = {}  # groups that can be left out -> pair features
     # What may be a reason -> pair feature -> its value where it is none; None: missing.
     pair_parts: dict[str, dict[str, float | None]] = {}
 

@@ -14,12 +14,12 @@ from subgraph_factory import ENCODINGS, Shop
 from recspark import progress, settings
 from recspark.evaluate import metrics
 from recspark.files import read_rows
-from recspark.gnn import boosting, epochs, loop
+from recspark.gnn import boosting, choosing, epochs, loop
 from recspark.gnn import steps as taken
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.job import TrainJob
 from recspark.gnn.model import Network
-from recspark.gnn.validation import Quality
+from recspark.gnn.validation import Judge, Quality
 from recspark.ranges import RowRange
 
 TRAIN_ANCHORS, VALIDATION_ANCHOR = (50.0, 60.0, 70.0), 80.0
@@ -209,7 +209,7 @@ def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
     folder, tmp_path, monkeypatch, maps, expected
 ):
     found = iter(qualities(maps))
-    monkeypatch.setattr(loop.validation, "choose_tower_weight", lambda *_, **__: {0.0: next(found)})
+    monkeypatch.setattr(choosing, "choose_tower_weight", lambda *_: {0.0: next(found)})
     report = loop.train(job_of(folder, tmp_path, max_epochs=3, patience=3))
     assert (report.best_epoch, report.best_validation_map) == (expected, maps[expected - 1])
 
@@ -226,8 +226,13 @@ def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
 def test_validation_chooses_how_much_trees_count(
     folder, tmp_path, monkeypatch, alone, with_trees, share, expected
 ):
-    found = iter(qualities([alone, *with_trees]))
-    monkeypatch.setattr(loop.validation, "choose_tower_weight", lambda *_, **__: {0.0: next(found)})
+    without, *with_share = qualities([alone, *with_trees])
+    by_share = dict(zip(choosing.TREE_SHARES, with_share, strict=True))
+
+    def told(judge, network, keys, variants):
+        return {key: by_share[key[0]] if isinstance(key, tuple) else without for key in keys}
+
+    monkeypatch.setattr(Judge, "qualities", told)
     monkeypatch.setattr(boosting, "common_scale", lambda *_, **__: 3.0)
     report = loop.train(job_of(folder, tmp_path, max_epochs=1, trees=True, refit=True))
     assert (report.trees_share, report.best_validation_map) == (share, expected)
@@ -235,6 +240,37 @@ def test_validation_chooses_how_much_trees_count(
     for state in (report.selected_path, report.serving_path):
         scale = float(torch.load(state)["pair_head.trees.scale"])
         assert scale == (3.0 * share if share else 1.0)
+
+
+def test_the_served_network_never_reads_a_group_that_validation_left_out(
+    folder, tmp_path, monkeypatch
+):
+    def told(judge, network, keys, variants):
+        better = {"rest": qualities([0.6])[0]} if "rest" in keys else {}
+        return dict.fromkeys(keys, qualities([0.5])[0]) | better
+
+    monkeypatch.setattr(Judge, "qualities", told)
+    grouped = ENCODINGS.model_copy(
+        update={"pair_groups": {"bought": ("times_bought",), "rest": ("days_since", "noise")}}
+    )
+    job = job_of(folder, tmp_path, max_epochs=1, trees=True, refit=True)
+    report = loop.train(replace(job, encodings=grouped.model_dump_json()))
+    assert report.by_group.left_out == {"rest": 0.6}
+    for path in (report.selected_path, report.serving_path):
+        state = torch.load(path)
+        network = Network(grouped, job.model).eval()
+        network.load_state_dict(state)
+        features = torch.tensor([[1.0, 10.0, 0.3], [1.0, 50.0, 0.9]])
+        same, other = network.pair_head.of_features(features)
+        torch.testing.assert_close(same, other)
+        used = {name for raw in network.pair_head.trees._boosters for name in raw.get_fscore()}
+        assert used <= {"f0"}
+    # The refitted one was trained without it: nothing but decay moved the weights of its places.
+    first_layer = "pair_head.perceptrons.0.0.weight"
+    taken.seed_torch(job.seed)
+    before = Network(grouped, job.model).state_dict()[first_layer]
+    moved = torch.load(report.serving_path)[first_layer] / before
+    assert float(moved[:, 1:3].std()) < 1e-6 < float(moved[:, 0].std())
 
 
 def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):

@@ -159,6 +159,12 @@ class Quantiles(nn.Module):
         both_2NF = torch.stack([places_FN.T, logarithms_NF.clamp(-_FARTHEST, _FARTHEST)])
         return torch.cat([*both_2NF.masked_fill(missing_NF, 0.0), missing_NF.float()], dim=1)
 
+    def missing(self, encoded: Tensor, columns_F: Tensor) -> Tensor:
+        """What `forward` returned, as if these columns (bool) were missing everywhere."""
+        nothing = torch.zeros_like(columns_F)
+        blank = encoded.masked_fill(torch.cat([columns_F, columns_F, nothing]), 0.0)
+        return blank.masked_fill_(torch.cat([nothing, nothing, columns_F]), 1.0)
+
 
 def _logarithm(values: Tensor) -> Tensor:
     return values.sign() * values.abs().log1p()

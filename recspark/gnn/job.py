@@ -46,6 +46,15 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupChoice:
+    """What groups of pair features are worth to a network without trees: MAP@k on validation."""
+
+    map_with_all: float
+    map_without: Mapping[str, float]  # group -> without it, with all others
+    left_out: Mapping[str, float]  # group -> without it and those before it here
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankReport:
     """What one rank did. The driver believes a run only when every rank reports `completed`."""
 
@@ -56,10 +65,12 @@ class RankReport:
     resumed_from_epoch: int  # epochs that an earlier attempt had finished; 0 when started fresh
     best_epoch: int
     best_validation_map: float  # of the selected model
-    map_without_trees: float  # of the network alone
+    map_of_epoch: float  # of the network as it came from its best epoch
+    map_without_trees: float  # of the network alone, without groups of features left out
     map_with_trees: float | None  # also where they were refused; None: none were made
     tower_weight: float  # that validation chose for the graph's score, trees included
     map_without_graph: float
+    by_group: GroupChoice
     trees_share: float  # how much trees count beside the heads' 1; 0: there are none
     history: tuple[Epoch, ...] = field(default=())
     selected_path: str  # state of the model that validation chose

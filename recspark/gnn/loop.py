@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,17 +17,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from recspark import files, schema
 from recspark.encodings import Encodings
-from recspark.gnn import boosting, cache, epochs, validation
-from recspark.gnn.boosting import Chosen
+from recspark.gnn import boosting, cache, choosing, epochs
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import ITEM_STATE_COLUMNS, NODE_COLUMNS, Catalogue
 from recspark.gnn.checkpoint import Checkpoints, Progress, copied, write_whole
-from recspark.gnn.job import Epoch, RankReport, TrainJob
+from recspark.gnn.choosing import Chosen
+from recspark.gnn.job import Epoch, GroupChoice, RankReport, TrainJob
 from recspark.gnn.model import Network
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks, join
 from recspark.gnn.steps import Steps, seed_torch
-from recspark.gnn.validation import Quality
+from recspark.gnn.validation import Judge, Quality
 from recspark.ranges import RowRange
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,10 @@ class _Training:
             if sum(one.num_rows for one in own):
                 self.caches[split] = folder / f"{split}.arrow"
                 cache.write(own, self.caches[split])
+        self.judge = Judge(
+            groups=self._own((schema.VALIDATION,)), catalogue=self.catalogue, ranks=ranks,
+            groups_per_batch=job.training.groups_per_batch, k=job.k,
+        )  # fmt: skip
         self.num_steps = 0
         self.resumed_from_epoch = 0
 
@@ -70,9 +74,10 @@ class _Training:
             (schema.TRAIN,),
             max_epochs=self.job.max_epochs,
             patience=training.patience,
-            validate=self._choose_tower_weight,
+            validate=lambda network: choosing.choose_tower_weight(network, self.judge),
         )
-        chosen = self._choose(selected)
+        alone, by_group = self._choose_alone(selected)
+        chosen = self._choose(alone)
         selected_path = serving_path = checkpoint_dir / "selected-model.pt"
         self._publish(chosen.state, selected_path)
         history = tuple(selected.history)
@@ -83,7 +88,7 @@ class _Training:
                 max_epochs=selected.best_epoch,
                 patience=None,
                 validate=None,
-                tower_weight=chosen.tower_weight,
+                like=chosen.state,
             )
             serving_path = checkpoint_dir / "serving-model.pt"
             self._publish(self._as_chosen(serving, chosen), serving_path)
@@ -97,11 +102,13 @@ class _Training:
             resumed_from_epoch=self.resumed_from_epoch,
             best_epoch=selected.best_epoch,
             best_validation_map=chosen.quality.mean,
-            map_without_trees=selected.best.mean,
+            map_of_epoch=selected.best.mean,
+            map_without_trees=alone.quality.mean,
             map_with_trees=chosen.map_with_trees,
             trees_share=chosen.trees_share,
             tower_weight=chosen.tower_weight,
             map_without_graph=chosen.map_without_graph,
+            by_group=by_group,
             history=history,
             selected_path=str(selected_path),
             serving_path=str(serving_path),
@@ -115,15 +122,21 @@ class _Training:
         max_epochs: int,
         patience: int | None,
         validate: Callable[[Network], dict[float, Quality]] | None,
-        tower_weight: float = 0.0,
+        like: Mapping[str, torch.Tensor] | None = None,
     ) -> Progress:
-        """Train a fresh model, or go on with the checkpoint's, and return how that went."""
+        """Train a fresh model, or go on with the checkpoint's, and return how that went.
+
+        What validation chose of the state `like` is taken over.
+        """
         training, ranks = self.job.training, self.ranks
         groups, num_own_batches = self._groups(splits)
         steps_per_epoch = ranks.largest(num_own_batches)
         seed_torch(self.job.seed)
         network = Network(self.encodings, self.job.model).to(ranks.device)
-        network.tower_weight.fill_(tower_weight)
+        if like is not None:
+            network.load_state_dict(
+                {name: like[name] for name in choosing.TAKEN_OVER}, strict=False
+            )
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=training.learning_rate,
             weight_decay=training.weight_decay, fused=True,
@@ -172,43 +185,39 @@ class _Training:
                 )
         return progress
 
-    def _choose(self, selected: Progress) -> Chosen:
-        """The selected network with trees, unless validation is clearly worse with them."""
+    def _choose_alone(self, selected: Progress) -> tuple[Chosen, GroupChoice]:
+        """The selected network without trees, and without groups of features that harm it."""
         assert selected.best_model is not None, "a phase has at least one epoch"
+        network = self._network(selected.best_model)
+        by_group = choosing.choose_groups(network, self.judge)
         best = selected.history[selected.best_epoch - 1]
+        quality, map_without_graph = selected.best, best.map_without_graph or 0.0
+        if by_group.left_out:
+            by_weight = choosing.choose_tower_weight(network, self.judge)
+            quality = by_weight[float(network.tower_weight)]
+            map_without_graph = by_weight[0.0].mean
         alone = Chosen(
-            state=selected.best_model,
-            quality=selected.best,
-            tower_weight=best.tower_weight,
-            map_without_graph=best.map_without_graph or 0.0,
+            state=copied(network),
+            quality=quality,
+            tower_weight=float(network.tower_weight),
+            map_without_graph=map_without_graph,
             trees_share=0.0,
             map_with_trees=None,
         )
+        return alone, by_group
+
+    def _choose(self, alone: Chosen) -> Chosen:
+        """The network with trees, unless validation is clearly worse with them."""
         if not self.job.training.trees:
             return alone
-        network = self._boosted(selected.best_model, (schema.TRAIN,))
+        network = self._boosted(alone.state, (schema.TRAIN,))
         scale = boosting.common_scale(
-            network, self._own((schema.VALIDATION,)), self.catalogue, self.ranks, seed=self.job.seed
+            network, self.judge.groups, self.catalogue, self.ranks, seed=self.job.seed
         )
-        found = [self._with_share(network, share, scale) for share in boosting.SHARES]
-        most = max(found, key=lambda one: one.quality.mean)
-        if not most.quality.is_no_worse(selected.best):
-            return replace(alone, map_with_trees=most.quality.mean)
-        return most
-
-    def _with_share(self, network: Network, share: float, scale: float) -> Chosen:
-        """What validation says of trees that count this share of what the heads do."""
-        network.pair_head.trees.scale.fill_(share * scale)
-        by_weight = self._choose_tower_weight(network)
-        weight = float(network.tower_weight)
-        return Chosen(
-            state=copied(network),
-            quality=by_weight[weight],
-            tower_weight=weight,
-            map_without_graph=by_weight[0.0].mean,
-            trees_share=share,
-            map_with_trees=by_weight[weight].mean,
-        )
+        with_trees = choosing.choose_trees(network, self.judge, scale)
+        if not with_trees.quality.is_no_worse(alone.quality):
+            return replace(alone, map_with_trees=with_trees.quality.mean)
+        return with_trees
 
     def _as_chosen(self, serving: Progress, chosen: Chosen) -> dict[str, torch.Tensor]:
         """The refitted network, with trees as the selected one has them."""
@@ -219,9 +228,13 @@ class _Training:
         network.pair_head.trees.scale.copy_(chosen.state["pair_head.trees.scale"])
         return copied(network)
 
-    def _boosted(self, state: dict[str, torch.Tensor], splits: tuple[str, ...]) -> Network:
+    def _network(self, state: dict[str, torch.Tensor]) -> Network:
         network = Network(self.encodings, self.job.model).to(self.ranks.device)
         network.load_state_dict(state)
+        return network
+
+    def _boosted(self, state: dict[str, torch.Tensor], splits: tuple[str, ...]) -> Network:
+        network = self._network(state)
         boosting.add(network, self._own(splits), self.catalogue, self.ranks, seed=self.job.seed)
         return network
 
@@ -245,16 +258,6 @@ class _Training:
         assert lent is not None, "no rank has a row to train on"
         first = RowRange(path=lent.path, first_row=lent.first_row, num_rows=1)
         return GroupStore.of_ranges([first], self.folder / "lent.arrow"), 0
-
-    def _choose_tower_weight(self, network: Network) -> dict[float, Quality]:
-        return validation.choose_tower_weight(
-            network,
-            self._own((schema.VALIDATION,)),
-            self.catalogue,
-            self.ranks,
-            groups_per_batch=self.job.training.groups_per_batch,
-            k=self.job.k,
-        )
 
     def _publish(self, state: dict[str, torch.Tensor], path: Path) -> None:
         if self.ranks.rank == 0:

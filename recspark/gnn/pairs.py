@@ -18,7 +18,8 @@ _HIDDEN = (128, 64)
 class PairHead(nn.Module):
     """The candidates' scores, by several heads that are averaged; zero before the first step.
 
-    Trees, once there are any, are added in evaluation mode; heads learn without them.
+    Trees, once there are any, are added in evaluation mode; heads learn without them. Features
+    that the settings or validation leave out count as missing.
     """
 
     ignored_F: Tensor
@@ -28,7 +29,7 @@ class PairHead(nn.Module):
         self.quantiles = Quantiles(encodings.pair_knots)
         self.trees = PairTrees()
         ignored = [name in shape.ignored_features for name in encodings.pair_names]
-        self.register_buffer("ignored_F", torch.tensor(ignored), persistent=False)
+        self.register_buffer("ignored_F", torch.tensor(ignored, dtype=torch.bool))
         first, second = _HIDDEN
         self.perceptrons = nn.ModuleList(
             nn.Sequential(
@@ -49,11 +50,19 @@ class PairHead(nn.Module):
 
     def of_heads(self, features_CF: Tensor) -> Tensor:
         """Return scores_CH without the trees."""
-        places_CF = self.quantiles(self.known(features_CF))
-        return torch.cat([head(places_CF) for head in self.perceptrons], dim=1)
+        return self.of_encoded(self.encoded(features_CF))
+
+    def encoded(self, features_CF: Tensor) -> Tensor:
+        """What the heads read (C, `quantiles.width`)."""
+        encoded: Tensor = self.quantiles(self.known(features_CF))
+        return encoded
+
+    def of_encoded(self, encoded: Tensor) -> Tensor:
+        """Return scores_CH without the trees, from what `encoded` gave."""
+        return torch.cat([head(encoded) for head in self.perceptrons], dim=1)
 
     def known(self, features_CF: Tensor) -> Tensor:
-        """The features, those that the settings ignore as missing."""
+        """The features, those that are left out as missing."""
         return features_CF.masked_fill(self.ignored_F, float("nan"))
 
 

@@ -63,12 +63,17 @@ class PairTrees(nn.Module):
     @torch.no_grad()
     def forward(self, features_CF: Tensor) -> Tensor:
         """Return the trees' part of the score, (C, 1) float32."""
+        return (self.scale * self.unscaled(features_CF)).float()
+
+    @torch.no_grad()
+    def unscaled(self, features_CF: Tensor) -> Tensor:
+        """The mean of the boosters' scores, (C, 1) float32."""
         if not self._boosters or not len(features_CF):
             return features_CF.new_zeros(len(features_CF), 1)
         values = features_CF.cpu().numpy()
         found = [booster.inplace_predict(values) for booster in self._boosters]
-        mean_C = torch.from_numpy(np.mean(found, axis=0)).to(features_CF.device)
-        return (self.scale * mean_C).float().unsqueeze(1)
+        mean_C: Tensor = torch.from_numpy(np.mean(found, axis=0)).to(features_CF.device)
+        return mean_C.unsqueeze(1)
 
     def get_extra_state(self) -> Tensor:
         """The boosters as `_joined` bytes."""

@@ -1,10 +1,11 @@
 """MAP@K over the whole catalogue, the mean over all ranks' entities that bought something.
 
-It chooses how much the graph's score counts beside the pair head's, and tells what is chance.
+It compares variants of what one network says, and tells what is chance.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,10 @@ from recspark.gnn.model import Network, Outputs
 from recspark.gnn.ranking import top_k
 from recspark.gnn.ranks import Ranks
 
-TOWER_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# The candidates' scores by each head (C, H), and what the graph's score counts beside them.
+Said: TypeAlias = tuple[torch.Tensor, float]
+Key = TypeVar("Key", bound=Hashable)
+
 REPLICATES = 200  # enough for a standard error (Efron and Tibshirani 1993, section 6.4)
 _DRAW_SEED = 7  # the same users weigh alike for every model
 
@@ -38,65 +42,77 @@ class Quality:
         The rule of one standard error (Breiman et al. 1984, section 3.4.3), here of paired
         differences: few users leave much to chance, many little.
         """
-        differences = np.subtract(self.replicates, other.replicates)
-        return self.mean >= other.mean - float(differences.std())
+        return self.mean >= other.mean - self._standard_error(other)
+
+    def is_clearly_better(self, other: "Quality") -> bool:
+        """Whether this lies above the other by more than two standard errors of the difference."""
+        return self.mean > other.mean + 2 * self._standard_error(other)
+
+    def _standard_error(self, other: "Quality") -> float:
+        return float(np.subtract(self.replicates, other.replicates).std())
 
 
-@torch.no_grad()
-def choose_tower_weight(
-    network: Network,
-    groups: GroupStore | None,
-    catalogue: Catalogue,
-    ranks: Ranks,
-    *,
-    groups_per_batch: int,
-    k: int,
-) -> dict[float, Quality]:
-    """The quality with each weight, over the ranks' groups together.
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """One rank's validation groups, and what ranking the catalogue for their seeds takes."""
 
-    The best is set in the network. The same on every rank; all 0 when nobody bought. Of equals
-    the smaller weight wins. Only items on sale are ranked; a label that is not on sale counts as
-    missed. `groups` is None on a rank that has none.
-    """
-    network.eval()
-    sums = np.zeros((len(TOWER_WEIGHTS) + 1, 1 + REPLICATES))
-    items: dict[float, ItemVectors] = {}
-    planned = [] if groups is None else epochs.plan(groups.anchors_G, groups_per_batch, 0, 0)
-    for numbers in planned:
-        assert groups is not None
-        batch = batches.read(groups.groups(numbers), network.encodings).to(ranks.device)
-        if batch.anchor_days not in items:
-            items[batch.anchor_days] = network.items(catalogue, batch.anchor_days)
-        at_anchor = items[batch.anchor_days]
-        contexts = network.contexts(batch, catalogue, at_anchor)
-        outputs = network.score(batch, network.entities(batch, contexts), at_anchor)
-        available_I = catalogue.available(batch.anchor_days)
-        found = np.stack(
-            [
-                _average_precisions(replace(outputs, tower_weight=weight), batch, available_I, k)
-                for weight in TOWER_WEIGHTS
-            ]
-        )
-        users = batch.nodes[0, network.encodings.entity_table].nodes_N.cpu().numpy()
-        sums += _replicate_sums(users, found)
-    by_weight = _qualities(np.array(ranks.total(sums.ravel().tolist())).reshape(sums.shape))
-    network.tower_weight.fill_(max(by_weight, key=lambda weight: by_weight[weight].mean))
-    return by_weight
+    groups: GroupStore | None  # None on a rank that has none
+    catalogue: Catalogue
+    ranks: Ranks
+    groups_per_batch: int
+    k: int
+
+    @torch.no_grad()
+    def qualities(
+        self, network: Network, keys: Sequence[Key], variants: Callable[[Batch], Iterable[Said]]
+    ) -> dict[Key, Quality]:
+        """The quality of each variant, over the ranks' groups together.
+
+        `variants` says of a batch what each of the keys, in their order, scores. The same on
+        every rank; all 0 when nobody bought. Only items on sale are ranked; a label that is not
+        on sale counts as missed.
+        """
+        network.eval()
+        sums = np.zeros((len(keys) + 1, 1 + REPLICATES))
+        items: dict[float, ItemVectors] = {}
+        for batch in self._batches(network):
+            if batch.anchor_days not in items:
+                items[batch.anchor_days] = network.items(self.catalogue, batch.anchor_days)
+            at_anchor = items[batch.anchor_days]
+            contexts = network.contexts(batch, self.catalogue, at_anchor)
+            entity_BD = network.entities(batch, contexts)
+            available_I = self.catalogue.available(batch.anchor_days)
+            outputs = (
+                Outputs(entity_BD=entity_BD, items=at_anchor, pairs_CH=pairs, tower_weight=weight)
+                for pairs, weight in variants(batch)
+            )
+            found = [_average_precisions(one, batch, available_I, self.k) for one in outputs]
+            users = batch.nodes[0, network.encodings.entity_table].nodes_N.cpu().numpy()
+            sums += _replicate_sums(users, np.stack(found))
+        totals = np.array(self.ranks.total(sums.ravel().tolist())).reshape(sums.shape)
+        return dict(zip(keys, _qualities(totals), strict=True))
+
+    def _batches(self, network: Network) -> Iterable[Batch]:
+        if self.groups is None:
+            return
+        for numbers in epochs.plan(self.groups.anchors_G, self.groups_per_batch, 0, 0):
+            batch = batches.read(self.groups.groups(numbers), network.encodings)
+            yield batch.to(self.ranks.device)
 
 
-def _replicate_sums(users_B: NDArray[np.int64], found_WB: NDArray[np.float64]) -> NDArray[Any]:
-    """Sums over the users that bought, of each row and of ones, (W + 1, 1 + REPLICATES)."""
-    bought_B = np.isfinite(found_WB[0])
-    columns = [*bootstrap.steps(found_WB[:, bought_B]), np.ones(int(bought_B.sum()))]
+def _replicate_sums(users_B: NDArray[np.int64], found_VB: NDArray[np.float64]) -> NDArray[Any]:
+    """Sums over the users that bought, of each row and of ones, (V + 1, 1 + REPLICATES)."""
+    bought_B = np.isfinite(found_VB[0])
+    columns = [*bootstrap.steps(found_VB[:, bought_B]), np.ones(int(bought_B.sum()))]
     return bootstrap.replicate_sums(users_B[bought_B], np.stack(columns), _DRAW_SEED, REPLICATES)
 
 
-def _qualities(sums: NDArray[np.float64]) -> dict[float, Quality]:
-    *of_weights, num_users = sums
-    found = {}
-    for weight, total in zip(TOWER_WEIGHTS, of_weights, strict=True):
+def _qualities(sums: NDArray[np.float64]) -> list[Quality]:
+    *of_variants, num_users = sums
+    found = []
+    for total in of_variants:
         mean, *replicates = (total / np.maximum(num_users, 1) / bootstrap.RESOLUTION).tolist()
-        found[weight] = Quality(mean=mean, replicates=tuple(replicates))
+        found.append(Quality(mean=mean, replicates=tuple(replicates)))
     return found
 
 

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from recspark import ranges, train
 from recspark.gnn import loop
-from recspark.gnn.job import RankReport, TrainJob
+from recspark.gnn.job import GroupChoice, RankReport, TrainJob
 from recspark.gnn.loss import MAX_ITEMS_OF_FULL_SOFTMAX
 from recspark.pipeline.prepare import LEARNT, Prepared, held_files
 from recspark.pipeline.start import Run
@@ -86,8 +86,9 @@ def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: Tracked
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
         f"{anchors_reason}, as far as the events reach back",
         "epochs": f"{report.best_epoch} of {max_epochs} ({epochs_reason}): "
-        f"validation MAP@{k} {report.map_without_trees:.4f}, of all epochs at most {highest:.4f}; "
+        f"validation MAP@{k} {report.map_of_epoch:.4f}, of all epochs at most {highest:.4f}; "
         "the last within one standard error of the best",
+        "groups of pair features": _of_groups(report.by_group, k),
         "boosted trees": _of_trees(report, k),
         "weight of the graph's score": f"{report.tower_weight:g}: validation MAP@{k} "
         f"{report.best_validation_map:.4f}, without it {report.map_without_graph:.4f}",
@@ -99,6 +100,18 @@ def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: Tracked
 
 def _wanted(asked: int | None, number: int, what: str) -> str:
     return f"{number:,} {what} are wanted" if asked is None else f"{asked} are set"
+
+
+def _of_groups(found: GroupChoice, k: int) -> str:
+    worth = {name: found.map_with_all - value for name, value in found.map_without.items()}
+    most = sorted(worth, key=lambda name: -worth[name])
+    told = ", ".join(f"{name} {worth[name]:+.4f}" for name in most)
+    if not found.left_out:
+        kept = "all, as validation is not clearly better without one"
+    else:
+        without = ", ".join(f"{name} ({value:.4f})" for name, value in found.left_out.items())
+        kept = f"validation is clearly better without {without}"
+    return f"{kept}; MAP@{k} {found.map_with_all:.4f} with all of them, of which {told}"
 
 
 def _of_trees(report: RankReport, k: int) -> str:

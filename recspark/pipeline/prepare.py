@@ -180,9 +180,7 @@ def _write_candidates(
             shares = ", ".join(f"{source} {share:.3f}" for source, share in found.items())
             log.info("candidates: recall of %s labels: %s", split, shares)
     if fitted:
-        encodings = _fit_quantiles(
-            run, encodings, states, pairs, names, item_trends.trend_names(others)
-        )
+        encodings = _fit_quantiles(run, encodings, states, pairs, others)
     return encodings, pairs
 
 
@@ -191,9 +189,11 @@ def _fit_quantiles(
     encodings: Encodings,
     states: DataFrame,
     pairs: DataFrame,
-    pair_names: tuple[str, ...],
-    trend_names: tuple[str, ...],
+    others: list[str],
 ) -> Encodings:
+    item_traits = tastes.traits(encodings)
+    pair_names = pair_features.pair_names(others, item_traits)
+    trend_names = item_trends.trend_names(others)
     learnt = F.col(schema.ANCHOR_TIME).isin(run.anchor_times(schema.TRAIN))
     seed = run.settings.seed
     pair_knots = quantiles.knots(
@@ -209,6 +209,7 @@ def _fit_quantiles(
         update={
             "trend_names": trend_names,
             "pair_names": pair_names,
+            "pair_groups": pair_features.groups(others, item_traits),
             "trend_knots": quantiles.knots(
                 states.where(learnt),
                 schema.TREND,
@@ -218,7 +219,7 @@ def _fit_quantiles(
                 seed=seed,
             ),
             "pair_knots": pair_knots,
-            "pair_parts": pair_parts.parts(middle, tastes.traits(encodings)),
+            "pair_parts": pair_parts.parts(middle, item_traits),
         }
     )
 

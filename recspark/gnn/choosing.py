@@ -1,0 +1,123 @@
+"""What validation decides of a trained network: groups of pair features, trees, the graph's weight.
+
+Axes: C candidates, F pair features, H heads.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from recspark.gnn.batches import Batch
+from recspark.gnn.checkpoint import copied
+from recspark.gnn.job import GroupChoice
+from recspark.gnn.model import Network
+from recspark.gnn.validation import Judge, Quality, Said
+
+TOWER_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the graph's score; 0: without it
+# What trees may count beside the heads' 1, when both deviate alike.
+TREE_SHARES = (0.5, 1.0, 2.0)
+# Of a state: what a network that is trained anew takes over from the chosen one.
+TAKEN_OVER = ("tower_weight", "pair_head.ignored_F")
+_NONE = ""  # no group of features is left out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What validation chose, the same on every rank."""
+
+    state: dict[str, Any]  # of the selected network
+    quality: Quality
+    tower_weight: float  # of the graph's score
+    map_without_graph: float
+    trees_share: float  # how much trees count beside the heads; 0: there are none
+    map_with_trees: float | None  # also where they were refused; None: none were made
+
+
+def choose_tower_weight(network: Network, judge: Judge) -> dict[float, Quality]:
+    """The quality with each weight of the graph's score; the best is set in the network.
+
+    Of equals the smaller weight wins.
+    """
+
+    def by_weight(batch: Batch) -> Iterable[Said]:
+        pairs_CH = network.pair_head(batch)
+        return [(pairs_CH, weight) for weight in TOWER_WEIGHTS]
+
+    found = judge.qualities(network, TOWER_WEIGHTS, by_weight)
+    network.tower_weight.fill_(max(found, key=lambda weight: found[weight].mean))
+    return found
+
+
+def choose_groups(network: Network, judge: Judge) -> GroupChoice:
+    """Leave out groups of features without which validation is clearly better, one by one.
+
+    A group is left out by telling the heads that its features are missing, as most are for some
+    pairs. The network has no trees yet; its weight of the graph's score stays.
+    """
+    first = found = _without_each(network, judge)
+    left_out: dict[str, float] = {}
+    while better := {n: q for n, q in found.items() if q.is_clearly_better(found[_NONE])}:
+        worst = max(better, key=lambda name: better[name].mean)
+        network.pair_head.ignored_F |= _columns(network, worst)
+        left_out[worst] = better[worst].mean
+        found = _without_each(network, judge)
+    return GroupChoice(
+        map_with_all=first[_NONE].mean,
+        map_without={name: quality.mean for name, quality in first.items() if name != _NONE},
+        left_out=left_out,
+    )
+
+
+def _without_each(network: Network, judge: Judge) -> dict[str, Quality]:
+    """The quality without each group that the network still reads, and with all of those."""
+    head, weight = network.pair_head, float(network.tower_weight)
+    by_group = {name: _columns(network, name) for name in network.encodings.pair_groups}
+    read = {name: own_F for name, own_F in by_group.items() if not head.ignored_F[own_F].all()}
+
+    def said(batch: Batch) -> Iterable[Said]:
+        encoded = head.encoded(batch.features_CF)
+        yield head.of_encoded(encoded), weight
+        for columns_F in read.values():
+            yield head.of_encoded(head.quantiles.missing(encoded, columns_F)), weight
+
+    return judge.qualities(network, (_NONE, *read), said)
+
+
+def _columns(network: Network, group: str) -> torch.Tensor:
+    """Boolean (F,): the features of this group."""
+    names = set(network.encodings.pair_groups[group])
+    is_of_group = [name in names for name in network.encodings.pair_names]
+    return torch.tensor(is_of_group, device=network.pair_head.ignored_F.device)
+
+
+def choose_trees(network: Network, judge: Judge, scale: float) -> Chosen:
+    """The network with the share of its trees and the weight of the graph that rank best.
+
+    `scale` makes trees deviate as heads do. Of equals the smaller share, then weight, wins.
+    """
+    head = network.pair_head
+    keys = [(share, weight) for share in TREE_SHARES for weight in TOWER_WEIGHTS]
+
+    def by_share(batch: Batch) -> Iterable[Said]:
+        heads_CH = head.of_heads(batch.features_CF)
+        trees_C1 = head.trees.unscaled(head.known(batch.features_CF))
+        for share in TREE_SHARES:
+            pairs_CH = heads_CH + share * scale * trees_C1
+            for weight in TOWER_WEIGHTS:
+                yield pairs_CH, weight
+
+    found = judge.qualities(network, keys, by_share)
+    share, weight = max(found, key=lambda key: found[key].mean)
+    head.trees.scale.fill_(share * scale)
+    network.tower_weight.fill_(weight)
+    quality = found[share, weight]
+    return Chosen(
+        state=copied(network),
+        quality=quality,
+        tower_weight=weight,
+        map_without_graph=found[share, 0.0].mean,
+        trees_share=share,
+        map_with_trees=quality.mean,
+    )
