@@ -83,7 +83,7 @@ def test_trees_travel_in_the_state_and_are_silent_while_heads_learn(boosted):
     network.pair_head.trees.load(boosted)
     network.pair_head.trees.scale.fill_(0.5)
     told = network.pair_head.of_features(features)
-    torch.testing.assert_close(told - silent, network.pair_head.trees(features).expand(-1, 4))
+    torch.testing.assert_close(told - silent, network.pair_head.trees(features).expand_as(told))
     again = Network(ENCODINGS, settings.Model(width=16, id_width=8)).eval()
     again.load_state_dict(network.state_dict())
     assert torch.equal(again.pair_head.of_features(features), told)
