@@ -100,13 +100,13 @@ class Run:
     ) -> None:
         """Log one point per epoch (`epoch`, from 1) and curve; entries that are None are left out.
 
-        `validation_map` becomes `val/map_at_<k>_per_epoch`, `seconds` `<phase>/seconds_per_epoch`,
-        and any other key `<phase>/<key>`. A curve needs a name of its own: under the name of a
-        final metric its last point would be taken for that.
+        `validation_map` becomes `<phase>/val_map_at_<k>_per_epoch`, `seconds`
+        `<phase>/seconds_per_epoch`, and any other key `<phase>/<key>`. A curve needs a name of its
+        own: under the name of a final metric its last point would be taken for that.
         """
         for point in history:
             measured = {
-                f"val/map_at_{k}_per_epoch"
+                f"{phase}/val_map_at_{k}_per_epoch"
                 if key == "validation_map"
                 else f"{phase}/{CURVES.get(key, key)}": v
                 for key, v in point.items()

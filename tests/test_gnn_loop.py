@@ -191,27 +191,35 @@ def qualities(means, deviation=0.005):
     """Qualities of which any two differ by their means with this standard error."""
     signs = scipy.linalg.hadamard(8)[1:]  # any two rows are uncorrelated
     return [
-        Quality(mean=mean, replicates=tuple(mean + deviation / 2**0.5 * signs[i]))
+        Quality(mean=mean, replicates=tuple((mean + deviation / 2**0.5 * signs[i]).tolist()))
         for i, mean in enumerate(means)
     ]
 
 
 @pytest.mark.parametrize(
-    ("maps", "expected"),
+    ("maps", "annealed", "expected", "falls_within"),
     [
-        ([0.500, 0.510, 0.506], 3),  # within one standard error of the best: chance
-        ([0.500, 0.510, 0.504], 2),
-        ([0.510, 0.506, 0.502], 2),  # always against the best, so it cannot slip down by steps
-        ([0.0, 0.0, 0.0], 3),
+        ([0.500, 0.510, 0.506], [], 3, 3),  # within one standard error of the best: chance
+        ([0.500, 0.510, 0.504], [0.4, 0.501], 2, 3),
+        ([0.500, 0.510, 0.504], [0.4, 0.506], 2, 2),  # no worse, and its rate came down
+        ([0.510, 0.506, 0.502], [0.4, 0.6], 2, 2),  # against the best: no slipping down by steps
+        ([0.0, 0.0, 0.0], [], 3, 3),
     ],
 )
 def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
-    folder, tmp_path, monkeypatch, maps, expected
+    folder, tmp_path, monkeypatch, maps, annealed, expected, falls_within
 ):
-    found = iter(qualities(maps))
+    found = iter(qualities([*maps, *annealed]))
     monkeypatch.setattr(choosing, "choose_tower_weight", lambda *_: {0.0: next(found)})
     report = loop.train(job_of(folder, tmp_path, max_epochs=3, patience=3))
-    assert (report.best_epoch, report.best_validation_map) == (expected, maps[expected - 1])
+    assert (report.best_epoch, report.rate_falls_within) == (expected, falls_within)
+    best = annealed[-1] if falls_within < 3 else maps[expected - 1]
+    assert report.map_of_epoch == best
+    phases = [epoch.phase for epoch in report.history]
+    assert phases == ["selected"] * 3 + ["annealed"] * len(annealed)
+    if annealed:
+        (rate,) = torch.load(tmp_path / "annealed.pt")["schedule"]["_last_lr"]
+        assert rate < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_run_keeps_parameters_table_versions_curves_and_files(tracker, capfd):
     assert [(point.step, point.value) for point in losses] == [(1, 0.5), (2, 0.4)]
     assert kept.data.metrics["val/map_at_12"] == 0.3
     assert {name for name in kept.data.metrics if "/" in name} == {
-        "train/loss", "val/map_at_12_per_epoch", "train/seconds_per_epoch", "train/ms_per_step",
+        "train/loss", "train/val_map_at_12_per_epoch", "train/seconds_per_epoch", "train/ms_per_step",
         "test/map_at_12", "val/map_at_12",
     }  # fmt: skip
     assert {f.path for f in client.list_artifacts(run.run_id)} == {

@@ -17,7 +17,7 @@ class TrainJob:
     encodings: str  # `Encodings` as JSON
     model: settings.Model
     training: settings.Training
-    max_epochs: int  # the one-cycle schedule spans so many
+    max_epochs: int  # the one-cycle schedule spans so many, until validation asks for fewer
     ranges: Mapping[str, tuple[tuple[RowRange, ...], ...]]  # split -> rank -> rows of `subgraphs`
     node_files: Mapping[str, tuple[str, ...]]  # node table -> its files; not the entity table
     item_state_files: tuple[str, ...]
@@ -36,11 +36,11 @@ class TrainJob:
 class Epoch:
     """One line of a phase's history."""
 
-    phase: str  # "selected" or "refitted": which model
+    phase: str  # "selected", "annealed" or "refitted": which model
     epoch: int  # from 1
     loss: float  # mean over the epoch's seeds with a label
-    validation_map: float | None  # MAP@k; None in the refit phase
-    map_without_graph: float | None  # MAP@k by the pair head alone; None in the refit phase
+    validation_map: float | None  # MAP@k; None while refitting
+    map_without_graph: float | None  # MAP@k by the pair head alone; None while refitting
     tower_weight: float  # that validation chose for the graph's score
     seconds: float
 
@@ -64,6 +64,7 @@ class RankReport:
     num_steps: int  # optimizer steps of this attempt
     resumed_from_epoch: int  # epochs that an earlier attempt had finished; 0 when started fresh
     best_epoch: int
+    rate_falls_within: int  # epochs; more than `best_epoch` where cutting short did better
     best_validation_map: float  # of the selected model
     map_of_epoch: float  # of the network as it came from its best epoch
     map_without_trees: float  # of the network alone, without groups of features left out

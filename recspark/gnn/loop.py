@@ -1,7 +1,9 @@
 """The training loop that every rank runs.
 
-First a model is trained on the training anchors and validation chooses its epoch; then, if asked
-to, one is trained anew for as many epochs with the validation anchor included, to serve.
+First a model is trained on the training anchors and validation chooses its epoch. An early one was
+cut short while its rate was high, so another is trained whose rate falls within so many epochs, and
+validation compares the two. Then, if asked to, one is trained anew in the same way with the
+validation anchor included, to serve.
 """
 
 import logging
@@ -47,7 +49,7 @@ def train(job: TrainJob) -> RankReport:
 
 
 class _Training:
-    """One rank's data and its two phases."""
+    """One rank's data and its phases."""
 
     def __init__(self, job: TrainJob, ranks: Ranks, folder: Path) -> None:
         self.job, self.ranks, self.folder = job, ranks, folder
@@ -67,32 +69,26 @@ class _Training:
         self.resumed_from_epoch = 0
 
     def run(self) -> RankReport:
-        """Both phases, and the report."""
+        """All phases, and the report."""
         training, checkpoint_dir = self.job.training, Path(self.job.checkpoint_dir)
-        selected = self._fit(
-            "selected",
-            (schema.TRAIN,),
-            max_epochs=self.job.max_epochs,
-            patience=training.patience,
-            validate=lambda network: choosing.choose_tower_weight(network, self.judge),
-        )
+        selected, falls_within, history = self._select()
         alone, by_group = self._choose_alone(selected)
         chosen = self._choose(alone)
         selected_path = serving_path = checkpoint_dir / "selected-model.pt"
         self._publish(chosen.state, selected_path)
-        history = tuple(selected.history)
         if training.refit:
             serving = self._fit(
                 "refitted",
                 (schema.TRAIN, schema.VALIDATION),
                 max_epochs=selected.best_epoch,
+                falls_within=falls_within,
                 patience=None,
                 validate=None,
                 like=chosen.state,
             )
             serving_path = checkpoint_dir / "serving-model.pt"
             self._publish(self._as_chosen(serving, chosen), serving_path)
-            history += tuple(serving.history)
+            history += serving.history
         self.ranks.wait()
         return RankReport(
             rank=self.ranks.rank,
@@ -101,6 +97,7 @@ class _Training:
             num_steps=self.num_steps,
             resumed_from_epoch=self.resumed_from_epoch,
             best_epoch=selected.best_epoch,
+            rate_falls_within=falls_within,
             best_validation_map=chosen.quality.mean,
             map_of_epoch=selected.best.mean,
             map_without_trees=alone.quality.mean,
@@ -109,10 +106,33 @@ class _Training:
             tower_weight=chosen.tower_weight,
             map_without_graph=chosen.map_without_graph,
             by_group=by_group,
-            history=history,
+            history=tuple(history),
             selected_path=str(selected_path),
             serving_path=str(serving_path),
         )
+
+    def _select(self) -> tuple[Progress, int, list[Epoch]]:
+        """The phase that validation chose, within how many epochs its rate falls, and a history."""
+
+        def validate(network: Network) -> dict[float, Quality]:
+            return choosing.choose_tower_weight(network, self.judge)
+
+        most, splits = self.job.max_epochs, (schema.TRAIN,)
+        selected = self._fit(
+            "selected", splits, max_epochs=most, falls_within=most,
+            patience=self.job.training.patience, validate=validate,
+        )  # fmt: skip
+        enough = selected.best_epoch
+        if enough == most:
+            return selected, most, selected.history
+        annealed = self._fit(
+            "annealed", splits, max_epochs=enough, falls_within=enough,
+            patience=None, validate=validate,
+        )  # fmt: skip
+        history = selected.history + annealed.history
+        if annealed.best.is_no_worse(selected.best):
+            return annealed, enough, history
+        return selected, most, history
 
     def _fit(
         self,
@@ -120,13 +140,15 @@ class _Training:
         splits: tuple[str, ...],
         *,
         max_epochs: int,
+        falls_within: int,
         patience: int | None,
         validate: Callable[[Network], dict[float, Quality]] | None,
         like: Mapping[str, torch.Tensor] | None = None,
     ) -> Progress:
         """Train a fresh model, or go on with the checkpoint's, and return how that went.
 
-        What validation chose of the state `like` is taken over.
+        The learning rate comes down within `falls_within` epochs. What validation chose of the
+        state `like` is taken over.
         """
         training, ranks = self.job.training, self.ranks
         groups, num_own_batches = self._groups(splits)
@@ -141,9 +163,8 @@ class _Training:
             network.parameters(), lr=training.learning_rate,
             weight_decay=training.weight_decay, fused=True,
         )  # fmt: skip
-        # The refitted model follows the schedule of the one that chose its number of epochs.
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, training.learning_rate, total_steps=self.job.max_epochs * steps_per_epoch
+            optimizer, training.learning_rate, total_steps=falls_within * steps_per_epoch
         )
         checkpoints = Checkpoints.of(self.job, phase)
         progress = checkpoints.load_into(network, optimizer, schedule)
