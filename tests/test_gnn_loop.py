@@ -218,8 +218,10 @@ def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
     phases = [epoch.phase for epoch in report.history]
     assert phases == ["selected"] * 3 + ["annealed"] * len(annealed)
     if annealed:
-        (rate,) = torch.load(tmp_path / "annealed.pt")["schedule"]["_last_lr"]
-        assert rate < 1e-6
+        schedules = [
+            torch.load(tmp_path / f"{phase}.pt")["schedule"] for phase in ("selected", "annealed")
+        ]
+        assert [schedule["total_steps"] for schedule in schedules] == [9, 6]
 
 
 @pytest.mark.parametrize(
