@@ -13,6 +13,7 @@ from checkerboard import RUN_DATE, K, item_id
 from mlflow import MlflowClient
 
 from recspark import tables
+from recspark.prepare import pair_features
 
 main = runpy.run_path(str(Path(__file__).parents[1] / "jobs" / "weekly_recs.py"))["main"]
 
@@ -128,6 +129,16 @@ def test_the_model_beats_popularity_on_the_held_out_window(first_run):
     assert {f"test/{metric}_at_{K}" for metric in ("ndcg", "recall", "precision", "hit_rate")} <= (
         measured.keys()
     )
+
+
+def test_what_groups_of_features_are_worth_is_tracked(first_run):
+    asked = {
+        name.rpartition("/")[2]: value
+        for name, value in first_run.data.metrics.items()
+        if name.startswith(f"val/map_at_{K}_without/")
+    }
+    assert set(asked) == set(pair_features.groups(["returns"], ["category"]))
+    assert all(0 < value <= 1 for value in asked.values())
 
 
 def test_what_happens_after_the_run_date_changes_no_recommendation(weekly):

@@ -52,11 +52,10 @@ def learn(run: Run, prepared: Prepared, tracked: TrackedRun) -> Learnt:
         for point in points:
             del point["phase"]
         tracked.log_history(points, k=run.query.k, phase=phase)
+    val_map = f"val/map_at_{run.query.k}"
     tracked.log_metrics(
-        {
-            f"val/map_at_{run.query.k}": report.best_validation_map,
-            "train/best_epoch": report.best_epoch,
-        }
+        {val_map: report.best_validation_map, "train/best_epoch": report.best_epoch}
+        | {f"{val_map}_without/{name}": m for name, m in report.by_group.map_without.items()}
     )
     learnt = Learnt(
         selected=Path(report.selected_path).read_bytes(),
