@@ -42,8 +42,8 @@ def test_lower_by_more_than_one_standard_error_is_worse(mean, expected):
     assert other.is_no_worse(best) is expected
 
 
-@pytest.mark.parametrize(("mean", "expected"), [(0.31, False), (0.32, False), (0.33, True)])
-def test_higher_by_more_than_two_standard_errors_is_clearly_better(mean, expected):
+@pytest.mark.parametrize(("mean", "expected"), [(0.31, False), (0.33, False), (0.34, True)])
+def test_higher_by_more_than_three_standard_errors_is_clearly_better(mean, expected):
     usual = Quality(mean=0.3, replicates=(0.3, 0.3, 0.3, 0.3))
     other = Quality(mean=mean, replicates=(mean - 0.01, mean + 0.01, mean - 0.01, mean + 0.01))
     assert other.is_clearly_better(usual) is expected
