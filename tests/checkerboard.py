@@ -220,7 +220,7 @@ def settings_of(folder):
         "model": {"width": 16, "id_width": 8, "max_categories": 20, "text_buckets": 64},
         "training": {
             "num_processes": 2, "max_epochs": 6, "patience": 6, "groups_per_batch": 1,
-            "learning_rate": 0.02,
+            "learning_rate": 0.02, "graph_learning_rate": 0.02,
         },
         "evaluation": {"baselines": ["personal_frequency", "item_item"]},
         "tracking": {

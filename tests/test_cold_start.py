@@ -77,7 +77,9 @@ def job_of(shop, folder):
     return TrainJob(
         encodings=ENCODINGS.model_dump_json(),
         model=settings.Model(width=16, id_width=8),
-        training=settings.Training(num_processes=1, patience=12, learning_rate=0.01, refit=False),
+        training=settings.Training(
+            num_processes=1, patience=12, learning_rate=0.01, graph_learning_rate=0.01, refit=False
+        ),
         max_epochs=12,
         ranges=ranges,
         node_files={name: (f"{folder}/{name}.parquet",) for name in ("items", "merchants")},

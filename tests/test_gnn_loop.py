@@ -56,7 +56,11 @@ def job_of(folder, checkpoints, *, ranks=1, groups_per_batch=2, max_epochs=2, **
         model=settings.Model(width=16, id_width=8, dropout=0.0),
         training=settings.Training(
             groups_per_batch=groups_per_batch,
-            **(defaults | {"learning_rate": 0.01, "negative_share": 1.0} | training),
+            **(
+                defaults
+                | {"learning_rate": 0.01, "graph_learning_rate": 0.01, "negative_share": 1.0}
+                | training
+            ),
         ),
         max_epochs=max_epochs,
         ranges={"train": share("train", len(TRAIN_ANCHORS)), "validation": share("validation", 1)},

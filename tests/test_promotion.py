@@ -205,7 +205,7 @@ def test_the_weekly_job_goes_on_with_a_champion_that_is_not_beaten(spark, tmp_pa
 
     # A challenger of another size that hardly learns.
     content["model"] |= {"width": 8, "id_width": 4}
-    content["training"] |= {"max_epochs": 1, "learning_rate": 1e-6}
+    content["training"] |= {"max_epochs": 1, "learning_rate": 1e-6, "graph_learning_rate": 1e-6}
     second, said = train()
     ours, theirs = f"val/map_at_{K}", f"val/map_at_{K}/champion"
     # The state that validation chose reaches what it reached then.

@@ -28,7 +28,7 @@ from recspark.gnn.job import Epoch, GroupChoice, RankReport, TrainJob
 from recspark.gnn.model import Network
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks, join
-from recspark.gnn.steps import Steps, seed_torch
+from recspark.gnn.steps import Steps, descent, seed_torch
 from recspark.gnn.validation import Judge, Quality
 from recspark.ranges import RowRange
 
@@ -150,7 +150,7 @@ class _Training:
         The learning rate comes down within `falls_within` epochs. What validation chose of the
         state `like` is taken over.
         """
-        training, ranks = self.job.training, self.ranks
+        ranks = self.ranks
         groups, num_own_batches = self._groups(splits)
         steps_per_epoch = ranks.largest(num_own_batches)
         seed_torch(self.job.seed)
@@ -159,13 +159,7 @@ class _Training:
             network.load_state_dict(
                 {name: like[name] for name in choosing.TAKEN_OVER}, strict=False
             )
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=training.learning_rate,
-            weight_decay=training.weight_decay, fused=True,
-        )  # fmt: skip
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, training.learning_rate, total_steps=falls_within * steps_per_epoch
-        )
+        optimizer, schedule = descent(network, self.job.training, falls_within * steps_per_epoch)
         checkpoints = Checkpoints.of(self.job, phase)
         progress = checkpoints.load_into(network, optimizer, schedule)
         self.resumed_from_epoch += progress.epochs_done

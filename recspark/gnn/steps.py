@@ -1,14 +1,16 @@
-"""The optimizer steps of one epoch, as many on every rank."""
+"""The optimizer, and its steps of one epoch, as many on every rank."""
 
 import torch
 from torch import nn
 
+from recspark import settings
 from recspark.encodings import Encodings
 from recspark.gnn import batches, epochs
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.job import TrainJob
 from recspark.gnn.loss import draw_negatives, loss
+from recspark.gnn.model import Network
 from recspark.gnn.negatives import thin
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks
@@ -77,6 +79,26 @@ class Steps:
         self.optimizer.step()
         self.schedule.step()
         return float(own.total.detach()) * weight, own.num_seeds * weight, batch.num_seeds
+
+
+def descent(
+    network: Network, training: settings.Training, num_steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW, and a one-cycle schedule that comes down within so many steps.
+
+    The graph's part, whose softmax sees few labels often, learns at a rate of its own: at that of
+    the heads it ranks worse (benchmarks/RESULTS.md).
+    """
+    heads = list(network.pair_head.parameters())
+    of_heads = set(map(id, heads))
+    graph = [parameter for parameter in network.parameters() if id(parameter) not in of_heads]
+    optimizer = torch.optim.AdamW(
+        [{"params": heads}, {"params": graph}], weight_decay=training.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [training.learning_rate, training.graph_learning_rate], total_steps=num_steps
+    )
+    return optimizer, schedule
 
 
 def seed_torch(value: int) -> None:
