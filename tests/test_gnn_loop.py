@@ -333,6 +333,23 @@ def test_the_saved_state_fits_a_network_built_from_encodings_and_settings(folder
     network.load_state_dict(torch.load(loop.train(job).serving_path))
 
 
+def test_heads_and_graph_learn_at_rates_of_their_own_that_come_down():
+    network = Network(ENCODINGS, settings.Model(width=16, id_width=8))
+    training = settings.Training(learning_rate=0.01, graph_learning_rate=0.001)
+    optimizer, schedule = taken.descent(network, training, num_steps=10)
+    rates = []
+    for _ in range(10):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(np.max(rates, axis=0), [0.01, 0.001], rtol=0.05)
+    assert max(rates[-1]) < 1e-6
+    heads, graph = (set(map(id, group["params"])) for group in optimizer.param_groups)
+    assert heads == set(map(id, network.pair_head.parameters()))
+    assert heads.isdisjoint(graph)
+    assert heads | graph == set(map(id, network.parameters()))
+
+
 def test_every_group_is_in_one_batch_an_epoch_and_batches_have_one_anchor():
     anchors = np.array([7.0, 8.0, 7.0, 7.0, 8.0, 7.0, 7.0])
     first, second = (epochs.plan(anchors, 2, seed=3, epoch=epoch) for epoch in (1, 2))
