@@ -32,18 +32,30 @@ class Told:
         ignored = tuple(network.pair_head.ignored_F.tolist())
         told = self.by_ignored[ignored]
         assert set(told) == set(keys)
-        return {key: Quality(mean=told[key], replicates=(told[key],) * 4) for key in keys}
+        return {key: quality(told[key]) for key in keys}
+
+
+def quality(mean):
+    """Of a model on which chance has no say."""
+    return Quality(mean=mean, replicates=(mean,) * 4)
+
+
+def chosen_groups(network, judge):
+    """What is chosen of a network whose graph says nothing."""
+    whole = choosing.choose_tower_weight(network, judge)[0.0]
+    assert float(network.tower_weight) == 0
+    return choosing.choose_groups(network, judge, whole)
 
 
 def test_groups_that_harm_are_left_out_one_by_one_the_worst_first():
     network = Network(GROUPED, SHAPE)
     judge = Told(
         {
-            (False, False, False): {"": 0.3, "bought": 0.31, "rest": 0.35},
-            (False, True, True): {"": 0.35, "bought": 0.34},
+            (False, False, False): {"bought": 0.31, "rest": 0.35},
+            (False, True, True): {"bought": 0.34},
         }
     )
-    found = choosing.choose_groups(network, judge)
+    found = choosing.choose_groups(network, judge, quality(0.3))
     assert found.left_out == {"rest": 0.35}
     assert found.map_with_all == 0.3
     assert found.map_without == {"bought": 0.31, "rest": 0.35}
@@ -53,7 +65,8 @@ def test_groups_that_harm_are_left_out_one_by_one_the_worst_first():
 def test_a_group_that_the_settings_leave_out_is_not_asked_about():
     shape = SHAPE.model_copy(update={"ignored_features": ("times_bought",)})
     network = Network(GROUPED, shape)
-    found = choosing.choose_groups(network, Told({(True, False, False): {"": 0.3, "rest": 0.2}}))
+    judge = Told({(True, False, False): {"rest": 0.2}})
+    found = choosing.choose_groups(network, judge, quality(0.3))
     assert found.left_out == {}
     assert found.map_without == {"rest": 0.2}
 
@@ -102,11 +115,11 @@ def network_preferring(sign):
 
 def test_a_group_that_ranks_upside_down_is_left_out_and_one_that_ranks_well_stays(judge):
     upside_down = network_preferring(1.0)
-    found = choosing.choose_groups(upside_down, judge)
+    found = chosen_groups(upside_down, judge)
     assert list(found.left_out) == ["bought"]
     assert found.left_out["bought"] > found.map_with_all + 0.05
     well = network_preferring(-1.0)
-    found = choosing.choose_groups(well, judge)
+    found = chosen_groups(well, judge)
     assert found.left_out == {}
     assert found.map_without["bought"] < found.map_with_all
     assert found.map_without["rest"] == found.map_with_all
@@ -128,6 +141,6 @@ def test_all_shares_of_trees_in_one_pass_rank_as_each_of_them_alone(judge, monke
 def test_a_rank_without_groups_adds_nothing(judge):
     network = network_preferring(-1.0)
     nobody = Judge(groups=None, catalogue=judge.catalogue, ranks=ALONE, groups_per_batch=1, k=K)
-    assert choosing.choose_groups(network, nobody).map_with_all == 0
+    assert chosen_groups(network, nobody).map_with_all == 0
     batch = batches.read(judge.groups.groups([0]), GROUPED)
     assert batch.num_seeds == Shop().num_users

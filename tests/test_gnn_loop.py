@@ -218,7 +218,7 @@ def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
     report = loop.train(job_of(folder, tmp_path, max_epochs=3, patience=3))
     assert (report.best_epoch, report.rate_falls_within) == (expected, falls_within)
     best = annealed[-1] if falls_within < 3 else maps[expected - 1]
-    assert report.map_of_epoch == best
+    assert report.by_group.map_with_all == best
     phases = [epoch.phase for epoch in report.history]
     assert phases == ["selected"] * 3 + ["annealed"] * len(annealed)
     if annealed:

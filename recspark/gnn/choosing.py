@@ -13,6 +13,7 @@ from recspark.gnn.batches import Batch
 from recspark.gnn.checkpoint import copied
 from recspark.gnn.job import GroupChoice
 from recspark.gnn.model import Network
+from recspark.gnn.pairs import columns
 from recspark.gnn.validation import Judge, Quality, Said
 
 TOWER_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the graph's score; 0: without it
@@ -20,7 +21,6 @@ TOWER_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the graph's scor
 TREE_SHARES = (0.5, 1.0, 2.0)
 # Of a state: what a network that is trained anew takes over from the chosen one.
 TAKEN_OVER = ("tower_weight", "pair_head.ignored_F")
-_NONE = ""  # no group of features is left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,46 +50,47 @@ def choose_tower_weight(network: Network, judge: Judge) -> dict[float, Quality]:
     return found
 
 
-def choose_groups(network: Network, judge: Judge) -> GroupChoice:
+def choose_groups(network: Network, judge: Judge, whole: Quality) -> GroupChoice:
     """Leave out groups of features without which validation is clearly better, one by one.
 
     A group is left out by telling the heads that its features are missing, as most are for some
-    pairs. The network has no trees yet; its weight of the graph's score stays.
+    pairs. The network has no trees yet; its weight of the graph's score stays. `whole` is the
+    network's quality with all groups that it reads.
     """
     first = found = _without_each(network, judge)
     left_out: dict[str, float] = {}
-    while better := {n: q for n, q in found.items() if q.is_clearly_better(found[_NONE])}:
+    before = whole
+    while better := {n: q for n, q in found.items() if q.is_clearly_better(before)}:
         worst = max(better, key=lambda name: better[name].mean)
         network.pair_head.ignored_F |= _columns(network, worst)
-        left_out[worst] = better[worst].mean
+        before = better[worst]
+        left_out[worst] = before.mean
         found = _without_each(network, judge)
     return GroupChoice(
-        map_with_all=first[_NONE].mean,
-        map_without={name: quality.mean for name, quality in first.items() if name != _NONE},
+        map_with_all=whole.mean,
+        map_without={name: quality.mean for name, quality in first.items()},
         left_out=left_out,
     )
 
 
 def _without_each(network: Network, judge: Judge) -> dict[str, Quality]:
-    """The quality without each group that the network still reads, and with all of those."""
+    """The quality without each group that the network still reads."""
     head, weight = network.pair_head, float(network.tower_weight)
     by_group = {name: _columns(network, name) for name in network.encodings.pair_groups}
     read = {name: own_F for name, own_F in by_group.items() if not head.ignored_F[own_F].all()}
 
     def said(batch: Batch) -> Iterable[Said]:
         encoded = head.encoded(batch.features_CF)
-        yield head.of_encoded(encoded), weight
         for columns_F in read.values():
             yield head.of_encoded(head.quantiles.missing(encoded, columns_F)), weight
 
-    return judge.qualities(network, (_NONE, *read), said)
+    return judge.qualities(network, tuple(read), said)
 
 
 def _columns(network: Network, group: str) -> torch.Tensor:
     """Boolean (F,): the features of this group."""
-    names = set(network.encodings.pair_groups[group])
-    is_of_group = [name in names for name in network.encodings.pair_names]
-    return torch.tensor(is_of_group, device=network.pair_head.ignored_F.device)
+    encodings = network.encodings
+    return columns(encodings, encodings.pair_groups[group]).to(network.pair_head.ignored_F.device)
 
 
 def choose_trees(network: Network, judge: Judge, scale: float) -> Chosen:

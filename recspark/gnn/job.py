@@ -49,7 +49,7 @@ class Epoch:
 class GroupChoice:
     """What groups of pair features are worth to a network without trees: MAP@k on validation."""
 
-    map_with_all: float
+    map_with_all: float  # of the network as it came from its best epoch
     map_without: Mapping[str, float]  # group -> without it, with all others
     left_out: Mapping[str, float]  # group -> without it and those before it here
 
@@ -66,7 +66,6 @@ class RankReport:
     best_epoch: int
     rate_falls_within: int  # epochs; more than `best_epoch` where cutting short did better
     best_validation_map: float  # of the selected model
-    map_of_epoch: float  # of the network as it came from its best epoch
     map_without_trees: float  # of the network alone, without groups of features left out
     map_with_trees: float | None  # also where they were refused; None: none were made
     tower_weight: float  # that validation chose for the graph's score, trees included

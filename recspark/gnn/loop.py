@@ -99,7 +99,6 @@ class _Training:
             best_epoch=selected.best_epoch,
             rate_falls_within=falls_within,
             best_validation_map=chosen.quality.mean,
-            map_of_epoch=selected.best.mean,
             map_without_trees=alone.quality.mean,
             map_with_trees=chosen.map_with_trees,
             trees_share=chosen.trees_share,
@@ -204,7 +203,7 @@ class _Training:
         """The selected network without trees, and without groups of features that harm it."""
         assert selected.best_model is not None, "a phase has at least one epoch"
         network = self._network(selected.best_model)
-        by_group = choosing.choose_groups(network, self.judge)
+        by_group = choosing.choose_groups(network, self.judge, selected.best)
         best = selected.history[selected.best_epoch - 1]
         quality, map_without_graph = selected.best, best.map_without_graph or 0.0
         if by_group.left_out:

@@ -3,6 +3,8 @@
 Axes: C candidates, F pair features, H heads.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -28,8 +30,7 @@ class PairHead(nn.Module):
         super().__init__()
         self.quantiles = Quantiles(encodings.pair_knots)
         self.trees = PairTrees()
-        ignored = [name in shape.ignored_features for name in encodings.pair_names]
-        self.register_buffer("ignored_F", torch.tensor(ignored, dtype=torch.bool))
+        self.register_buffer("ignored_F", columns(encodings, shape.ignored_features))
         first, second = _HIDDEN
         self.perceptrons = nn.ModuleList(
             nn.Sequential(
@@ -64,6 +65,11 @@ class PairHead(nn.Module):
     def known(self, features_CF: Tensor) -> Tensor:
         """The features, those that are left out as missing."""
         return features_CF.masked_fill(self.ignored_F, float("nan"))
+
+
+def columns(encodings: Encodings, names: Collection[str]) -> Tensor:
+    """Boolean (F,): the pair features with these names."""
+    return torch.tensor([name in names for name in encodings.pair_names], dtype=torch.bool)
 
 
 def _zero(width: int) -> nn.Linear:

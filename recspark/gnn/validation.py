@@ -76,6 +76,8 @@ class Judge:
         every rank; all 0 when nobody bought. Only items on sale are ranked; a label that is not
         on sale counts as missed.
         """
+        if not keys:
+            return {}
         network.eval()
         sums = np.zeros((len(keys) + 1, 1 + REPLICATES))
         items: dict[float, ItemVectors] = {}

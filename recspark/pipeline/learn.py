@@ -85,7 +85,8 @@ def _log_choices(run: Run, report: RankReport, max_epochs: int, tracked: Tracked
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
         f"{anchors_reason}, as far as the events reach back",
         "epochs": f"{report.best_epoch} of {max_epochs} ({epochs_reason}): "
-        f"validation MAP@{k} {report.map_of_epoch:.4f}, of all epochs at most {highest:.4f}; "
+        f"validation MAP@{k} {report.by_group.map_with_all:.4f}, "
+        f"of all epochs at most {highest:.4f}; "
         "the last within one standard error of the best; the learning rate falls within "
         f"{report.rate_falls_within}",
         "groups of pair features": _of_groups(report.by_group, k),
