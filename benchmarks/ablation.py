@@ -114,13 +114,18 @@ def _per_user(run: Run, prepared: Prepared, state: bytes, truth: object) -> np.n
     return np.array([row[0] for row in rows])
 
 
-def rows_of(dates: list[Scores]) -> list[tuple[str, float, bootstrap.Interval]]:
-    """Part, mean MAP@K without it, and the full model minus that, users of all dates together."""
+def rows_of(dates: list[Scores]) -> list[tuple[str, list[float], bootstrap.Interval]]:
+    """Part, MAP@K without it, and the full model minus that.
+
+    MAP@K of each date and of the users of all dates together, as the difference is.
+    """
     full = np.concatenate([scores.of[FULL] for scores in dates])
     rows = []
     for name in dates[0].of:
-        without = np.concatenate([scores.of[name] for scores in dates])
-        rows.append((name, float(without.mean()), bootstrap.paired_interval(full, without, seed=7)))
+        of_each = [scores.of[name] for scores in dates]
+        without = np.concatenate(of_each)
+        means = [float(one.mean()) for one in (*of_each, without)]
+        rows.append((name, means, bootstrap.paired_interval(full, without, seed=7)))
     return rows
 
 
@@ -137,13 +142,14 @@ def main(config: str, dates: tuple[str, ...], parts: tuple[str, ...], record: bo
     moments = [windows.midnight(text) for text in dates]
     runs = [start.start(spark, chosen, query, moment, holdout=False) for moment in moments]
     rows = rows_of([on_date(run, parts) for run in runs])
-    table = Table("left out", "MAP", "full minus this, 95 % interval", title=", ".join(dates))
-    for name, mean, found in rows:
+    table = Table("left out", *dates, "all users", "full minus this, 95 % interval")
+    for name, means, found in rows:
         told = f"{found.mean_difference:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
-        table.add_row(name, f"{mean:.4f}", told)
+        table.add_row(name, *(f"{mean:.4f}" for mean in means), told)
         if record:
             with RESULTS.open("a", encoding="utf-8") as file:
-                file.write(f"| {chosen.name} {', '.join(dates)} | {name} | {mean:.4f} | {told} |\n")
+                over = f"{chosen.name} {', '.join(dates)}"
+                file.write(f"| {over} | {name} | {means[-1]:.4f} | {told} |\n")
     Console().print(table)
 
 

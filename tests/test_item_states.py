@@ -4,6 +4,7 @@ from datetime import datetime
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from recspark.prepare import item_states
 from recspark.prepare.interactions import EventRoles
@@ -128,6 +129,20 @@ def test_sales_after_the_anchor_and_the_partitioning_change_nothing(table, built
     assert {key: str(row) for key, row in again.items()} == {
         key: str(row) for key, row in built.items() if key[0] == "03-01"
     }
+
+
+def test_readers_of_an_anchor_find_it_in_one_file_for_every_so_many_items(table, monkeypatch):
+    monkeypatch.setattr(item_states, "ITEMS_PER_FILE", 2)
+    events = {"sales": table(SALES), "returns": table(RETURNS)}
+    frame = item_states.build(
+        events, ROLES, table(ITEMS), (MARCH, APRIL), horizon_days=10, settings=Candidates()
+    )
+    assert frame.rdd.getNumPartitions() == 2 * 2  # anchors, and blocks of four items
+    places = {}
+    for row in frame.withColumn("place", F.spark_partition_id()).collect():
+        places.setdefault((row["anchor_time"], row["item"] // 2), set()).add(row["place"])
+    assert len(places) == 4
+    assert all(len(found) == 1 for found in places.values())
 
 
 def test_blocks_of_items_give_the_same_similarities_as_one_block(table, built, monkeypatch):

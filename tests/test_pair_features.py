@@ -193,6 +193,22 @@ def test_the_best_of_a_row_come_first_and_ties_go_to_the_smaller_item():
     assert scores[0].tolist() == pytest.approx([0.9, 0.5])
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_the_best_of_long_rows_are_those_of_a_sort(limit):
+    rng = np.random.default_rng(limit)
+    rows, items = np.divmod(np.arange(6 * 40), 40)
+    scores = rng.choice([-0.5, 0.0, 0.25, 0.5, 1.0], size=240)
+    kept = rng.random(240) < np.array([1, 0.9, 0.5, 0.1, 0, 1])[rows]  # rows of all lengths
+    rows, items, scores = rows[kept], items[kept], scores[kept]
+    found, of_them = top_per_row(rows, items, scores, 6, limit)
+    for row in range(6):
+        pairs = zip(scores[rows == row], items[rows == row], strict=True)
+        expected = sorted((-score, item) for score, item in pairs if score > 0)[:limit]
+        num_blank = limit - len(expected)
+        assert found[row].tolist() == [item for _, item in expected] + [-1] * num_blank
+        assert of_them[row].tolist() == [-score for score, _ in expected] + [0.0] * num_blank
+
+
 def test_the_nearest_users_vote_alike_and_nobody_for_itself():
     # Seed 0 bought item 0 today. Entity 100 has items 0 and 1, 101 only item 2, 102 item 0.
     past = history([(0, 0, 0.0, 1.0, 1.0)])

@@ -52,7 +52,9 @@ def build(
         limit=history_per_entity,
         horizon_days=horizon_days,
     )
-    return drawn.select(columns).repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)
+    pool = drawn.select(columns).repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)
+    # Files of few anchors: readers of an anchor skip the others.
+    return pool.repartition(len(anchors), schema.ANCHOR_TIME)
 
 
 def _thresholds(purchases: DataFrame, anchors: Sequence[datetime]) -> dict[int, int]:

@@ -15,6 +15,7 @@ from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.interactions import EventRoles
 from recspark.settings import Candidates
 
+ITEMS_PER_FILE = 100_000  # of one anchor: readers of an anchor skip the files of others
 _EXACT = 2.0**24  # squared weights are summed as integers, whose sum has no order
 
 
@@ -46,10 +47,13 @@ def build(
     all_events = interactions.union(events, event_roles)
     trends = _trends(all_events, items, moments, horizon_days, event_roles)
     target = all_events.where(F.col(interactions.KIND) == 0)
-    similar = _similar(target, items, moments, settings)
+    num_items = (items.agg(F.max(schema.NODE)).collect()[0][0] or 0) + 1
+    similar = _similar(target, num_items, moments, settings)
     joined = trends.join(similar, on=[schema.ANCHOR_TIME, schema.ITEM], how="left")
     joined = joined.join(_traits(items), on=schema.ITEM, how="inner")
-    return joined.select(
+    num_files = len(moments) * math.ceil(num_items / ITEMS_PER_FILE)
+    block = F.floor(F.col(schema.ITEM) / ITEMS_PER_FILE)
+    return joined.repartition(num_files, schema.ANCHOR_TIME, block).select(
         schema.ANCHOR_TIME,
         schema.ITEM,
         schema.TREND,
@@ -96,14 +100,13 @@ def _trends(
 
 
 def _similar(
-    purchases: DataFrame, items: DataFrame, moments: Sequence[int], settings: Candidates
+    purchases: DataFrame, num_items: int, moments: Sequence[int], settings: Candidates
 ) -> DataFrame:
     kernel = partial(similarity.histories, anchors=list(moments), limit=settings.history_per_entity)
     columns = [schema.ENTITY, schema.ITEM, schema.EVENT, schema.TIME]
     by_entity = purchases.select(columns).repartition(schema.ENTITY)
     histories = by_entity.mapInArrow(kernel, similarity.HISTORIES)
-    num_items = items.agg(F.max(schema.NODE)).collect()[0][0]
-    num_blocks = math.ceil(((num_items or 0) + 1) / similarity.ITEMS_PER_BLOCK)
+    num_blocks = math.ceil(num_items / similarity.ITEMS_PER_BLOCK)
     rows = histories if num_blocks == 1 else histories.unionByName(_norms(histories, num_blocks))
     whole = rows.repartition(schema.ANCHOR_TIME, similarity.BLOCK)
     best = partial(
