@@ -38,6 +38,7 @@ from recspark.session import close_session, open_session
 from recspark.tracking import open_tracker
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+_WIDTH = 120  # columns, where the output is no terminal
 FULL, GRAPH, TREES, REFIT = "full", "graph", "trees", "refit"
 
 
@@ -150,7 +151,7 @@ def main(config: str, dates: tuple[str, ...], parts: tuple[str, ...], record: bo
             with RESULTS.open("a", encoding="utf-8") as file:
                 over = f"{chosen.name} {', '.join(dates)}"
                 file.write(f"| {over} | {name} | {means[-1]:.4f} | {told} |\n")
-    Console().print(table)
+    Console(width=max(Console().width, _WIDTH)).print(table)
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ def test_entities_from_contexts_computed_ahead_equal_those_of_the_batch(network)
         }
     ).take(np.random.default_rng(0).permutation(len(nodes)))
     ahead = NodeVectors.from_arrow(rows, "items")
-    by_table = network.entities(batch, ahead.contexts_of(batch), ahead.items)
-    by_batch = network.entities(batch, network.contexts(batch, catalogue, items), items)
+    by_table = network.entities(batch, ahead.contexts_of(batch))
+    by_batch = network.entities(batch, network.contexts(batch, catalogue, items))
     torch.testing.assert_close(by_table, by_batch, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ahead.items.tower_JD, items.tower_JD)
 
@@ -168,54 +168,18 @@ def test_an_item_without_an_id_and_an_entity_without_events_score_finite(network
 def test_a_time_after_the_anchor_counts_as_missing(network):
     shop = Shop()
     batch = batch_of(shop, [62])
-    before = vectors(network, shop, batch)
+    before = network.entities(batch, network.contexts(batch, *inputs(network, shop)))
     batch.nodes[0, "users"].features.times_NT.fill_(float("nan"))
-    after = vectors(network, shop, batch)
+    after = network.entities(batch, network.contexts(batch, *inputs(network, shop)))
     torch.testing.assert_close(before, after)
     batch.nodes[0, "users"].features.times_NT.fill_(ANCHOR)
-    visible = vectors(network, shop, batch)
+    visible = network.entities(batch, network.contexts(batch, *inputs(network, shop)))
     assert (visible - after).abs().max() > 1e-3
 
 
-def test_items_of_own_events_reach_the_vector_by_their_weights():
-    shop, network = Shop(), Network(ENCODINGS, SHAPE).eval()
-    batch = batch_of(shop, [0, 1])
-    items = network.items(shop.catalogue([ANCHOR]), ANCHOR)
-    (weighted,) = network.own_items.sums.values()  # searches point to no item
-    with torch.no_grad():
-        for parameter in weighted.parameters():
-            parameter.zero_()
-        weighted.out.weight.copy_(2 * torch.eye(SHAPE.width))
-        weighted.age.weight[0, 0] = -3.0  # the older, the less
-        weighted.categories.embedding.weight[2] = 0.5  # the code of all purchases
-    found = network.own_items(batch, items)
-    for user in (0, 1):
-        newest = [e for e in shop.events if e[1] == user and e[0] <= ANCHOR][: shop.fanout]
-        ages = torch.tensor([ANCHOR - event[0] for event in newest])
-        weights = torch.nn.functional.softplus(0.5 - 3.0 * ages.log1p() / 8.0)
-        towers = items.tower_JD[[event[2] for event in newest]]
-        expected = 2 * (weights @ towers) / (weights.sum() + 0.01).sqrt()
-        torch.testing.assert_close(found[user], expected)
-
-
-def test_what_an_entity_has_is_most_similar_to_itself_before_training():
-    shop, network = Shop(), Network(ENCODINGS, SHAPE).eval()
-    batch = batch_of(shop, range(24))
-    items = network.items(shop.catalogue([ANCHOR]), ANCHOR)
-    with torch.no_grad():
-        items.tower_JD.copy_(torch.eye(12, SHAPE.width))
-    scores = network.own_items(batch, items) @ items.tower_JD.T
-    for user in range(24):
-        newest = [e for e in shop.events if e[1] == user and e[0] <= ANCHOR][: shop.fanout]
-        assert set(scores[user].nonzero().flatten().tolist()) == {event[2] for event in newest}
-        assert (scores[user] >= 0).all()
-
-
-def vectors(network, shop, batch):
-    """The seeds' vectors (B, D)."""
+def inputs(network, shop):
     catalogue = shop.catalogue([ANCHOR])
-    items = network.items(catalogue, ANCHOR)
-    return network.entities(batch, network.contexts(batch, catalogue, items), items)
+    return catalogue, network.items(catalogue, ANCHOR)
 
 
 def test_only_items_on_sale_are_ranked_best_first_and_ties_by_lower_node(network):

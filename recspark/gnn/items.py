@@ -12,6 +12,8 @@ from recspark.encodings import Encodings
 from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.encoders import Quantiles
 
+_SHUT_GATE = -2.0  # an id's own vector starts at an eighth: it must prove itself against features
+
 
 @dataclass(frozen=True, kw_only=True)
 class ItemVectors:
@@ -42,6 +44,7 @@ class ItemTower(nn.Module):
         self.ids = nn.Embedding(len(encodings.item_keys) + 1, id_width, padding_idx=0)
         self.id_projection = nn.Linear(id_width, width, bias=False)
         self.gate = nn.Linear(trend_width, width)
+        nn.init.constant_(self.gate.bias, _SHUT_GATE)
         # A bias would be the same for every item: no loss would hold it in place.
         self.prior = nn.Sequential(
             nn.Linear(trend_width, width // 2), nn.SiLU(), nn.Linear(width // 2, 1, bias=False)

@@ -24,7 +24,6 @@ from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.convolution import Hop, module_key
 from recspark.gnn.encoders import NodeEncoder
 from recspark.gnn.items import ItemTower, ItemVectors
-from recspark.gnn.own_items import OwnItems
 from recspark.gnn.pairs import PairHead
 
 
@@ -79,7 +78,6 @@ class Network(nn.Module):
         self.tower = ItemTower(encodings, shape.width, shape.id_width)
         self.hop_1 = Hop(1, encodings, shape.width)
         self.hop_2 = Hop(2, encodings, shape.width)
-        self.own_items = OwnItems(encodings, shape.width)
         self.pair_head = PairHead(encodings, shape)
         self.register_buffer("tower_weight", torch.zeros((), dtype=torch.float64))
 
@@ -90,7 +88,7 @@ class Network(nn.Module):
         """
         items = self.items(catalogue, batch.anchor_days, self._items_of(batch, nodes_J))
         contexts = self.contexts(batch, catalogue, items)
-        entity_BD = self.entities(batch, contexts, items)
+        entity_BD = self.entities(batch, contexts)
         return self.score(batch, entity_BD, items)
 
     def items(
@@ -113,19 +111,15 @@ class Network(nn.Module):
         contexts: dict[str, Tensor] = self.hop_2(own, sources, batch.edges)
         return contexts
 
-    def entities(self, batch: Batch, contexts: Mapping[str, Tensor], items: ItemVectors) -> Tensor:
-        """Vectors (B, D) of the seeds, from contexts of any origin, aligned with hop 1.
-
-        `items` holds every item of hop 1.
-        """
+    def entities(self, batch: Batch, contexts: Mapping[str, Tensor]) -> Tensor:
+        """Vectors (B, D) of the seeds, from contexts of any origin, aligned with hop 1."""
         table = self.encodings.entity_table
         sources = dict(contexts)
         if (1, table) in batch.nodes:
             sources[table] = self._entities_alone(batch, hop=1)
         own = {table: self._entities_alone(batch, hop=0)}
         entity_BD: Tensor = self.hop_1(own, sources, batch.edges)[table]
-        own_BD: Tensor = self.own_items(batch, items)
-        return entity_BD + own_BD
+        return entity_BD
 
     def score(self, batch: Batch, entity_BD: Tensor, items: ItemVectors) -> Outputs:
         """Add the pair head; every candidate must be among `items`."""

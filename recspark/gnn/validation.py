@@ -86,7 +86,7 @@ class Judge:
                 items[batch.anchor_days] = network.items(self.catalogue, batch.anchor_days)
             at_anchor = items[batch.anchor_days]
             contexts = network.contexts(batch, self.catalogue, at_anchor)
-            entity_BD = network.entities(batch, contexts, at_anchor)
+            entity_BD = network.entities(batch, contexts)
             available_I = self.catalogue.available(batch.anchor_days)
             outputs = (
                 Outputs(entity_BD=entity_BD, items=at_anchor, pairs_CH=pairs, tower_weight=weight)

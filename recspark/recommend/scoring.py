@@ -170,7 +170,7 @@ class Scorer:
         batch = batches.read([row], self.encodings)
         with torch.no_grad():
             contexts = vectors.contexts_of(batch)
-            entity_BD = self.network.entities(batch, contexts, vectors.items)
+            entity_BD = self.network.entities(batch, contexts)
             outputs = self.network.score(batch, entity_BD, vectors.items)
         available = self.catalogue.available(batch.anchor_days)
         items_BK, scores_BK = ranking.top_k(outputs, batch, available, k)
