@@ -23,22 +23,21 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from recspark import settings, windows
 from recspark.evaluate import bootstrap, comparison, metrics
-from recspark.pipeline import deliver, learn, prepare, start
+from recspark.pipeline import deliver, learn, prepare, show, start
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
 from recspark.prepare import interactions, pair_features, tastes
 from recspark.query.parse import parse
+from recspark.report import terminal
 from recspark.schema import ENTITY, SCORE
 from recspark.session import close_session, open_session
 from recspark.tracking import open_tracker
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-_WIDTH = 120  # columns, where the output is no terminal
 FULL, GRAPH, TREES, REFIT = "full", "graph", "trees", "refit"
 
 
@@ -137,21 +136,22 @@ def rows_of(dates: list[Scores]) -> list[tuple[str, list[float], bootstrap.Inter
 @click.option("--record", is_flag=True, help="Append the rows to RESULTS.md.")
 def main(config: str, dates: tuple[str, ...], parts: tuple[str, ...], record: bool) -> None:
     """Measure what each part is worth."""
-    chosen = settings.load(config)
-    query = parse(chosen.query, chosen.tables)
-    spark = open_session(f"recspark ablation {chosen.name}")
-    moments = [windows.midnight(text) for text in dates]
-    runs = [start.start(spark, chosen, query, moment, holdout=False) for moment in moments]
-    rows = rows_of([on_date(run, parts) for run in runs])
-    table = Table("left out", *dates, "all users", "full minus this, 95 % interval")
-    for name, means, found in rows:
-        told = f"{found.mean_difference:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
-        table.add_row(name, *(f"{mean:.4f}" for mean in means), told)
-        if record:
-            with RESULTS.open("a", encoding="utf-8") as file:
-                over = f"{chosen.name} {', '.join(dates)}"
-                file.write(f"| {over} | {name} | {means[-1]:.4f} | {told} |\n")
-    Console(width=max(Console().width, _WIDTH)).print(table)
+    with show.at_terminal("ablation") as console:
+        chosen = settings.load(config)
+        query = parse(chosen.query, chosen.tables)
+        moments = [windows.midnight(text) for text in dates]
+        spark = open_session(f"recspark ablation {chosen.name}")
+        runs = [start.start(spark, chosen, query, moment, holdout=False) for moment in moments]
+        rows = rows_of([on_date(run, parts) for run in runs])
+        table = Table("left out", *dates, "all users", "full minus this (95 %)")
+        for name, means, found in rows:
+            told = terminal.difference(found)
+            table.add_row(name, *(f"{mean:.4f}" for mean in means), told)
+            if record:
+                with RESULTS.open("a", encoding="utf-8") as file:
+                    over = f"{chosen.name} {', '.join(dates)}"
+                    file.write(f"| {over} | {name} | {means[-1]:.4f} | {told} |\n")
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -262,11 +262,16 @@ def _number(value: float, best: float) -> str:
     return f"[bold]{value:.4f}[/bold]" if best - value < CLOSE else f"{value:.4f}"
 
 
+def difference(interval: Interval) -> str:
+    """`+0.0123 (+0.0100 to +0.0146)`."""
+    return f"{interval.mean_difference:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
+
+
 def _words(interval: Interval | None) -> str:
-    """`+0.0123 (+0.0100 to +0.0146)`, green where ours is better for sure, red where worse."""
+    """The `difference`, green where ours is better for sure, red where worse."""
     if interval is None:
         return ""
-    words = f"{interval.mean_difference:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
+    words = difference(interval)
     if interval.low > 0:
         return f"[green]{words}[/green]"
     return f"[red]{words}[/red]" if interval.high < 0 else words
