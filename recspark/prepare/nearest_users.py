@@ -20,7 +20,7 @@ from recspark.prepare import item_state_files
 from recspark.prepare.arrow_rows import DAY, Array, column, gather, lists, moment, timestamps
 from recspark.prepare.pair_history import History, decayed_by_basket, ratio
 from recspark.prepare.ranking import top_per_row
-from recspark.prepare.similarity import newest_items, oldest_first
+from recspark.prepare.similarity import newest_items, oldest_first, product
 
 DRAW = "draw"  # bigint   hash of an entity in [0, DRAWS)
 DRAWS = 1 << 30
@@ -131,7 +131,6 @@ def votes(entities: Array, own: sparse.csr_matrix, among: Pool, horizon_days: fl
     """
     seeds = len(entities)
     cosines = (directions(own) @ among.directions.T).tocsr()
-    cosines.sort_indices()
     row = np.repeat(np.arange(seeds), np.diff(cosines.indptr))
     other = among.entities[cosines.indices] != entities[row]
     nearest, _ = top_per_row(
@@ -141,14 +140,12 @@ def votes(entities: Array, own: sparse.csr_matrix, among: Pool, horizon_days: fl
     recent = among.rates.copy()
     recent.data = (among.ages.data < horizon_days).astype(np.float32)
     recent.eliminate_zeros()
-    found = Votes(
-        rate=everyone @ among.rates,
-        rate_of_nearest=_means(nearest[:, :NEAREST], len(among.entities)) @ among.rates,
-        recent=everyone @ recent,
+    few = _means(nearest[:, :NEAREST], len(among.entities))
+    return Votes(
+        rate=product(everyone, among.rates),
+        rate_of_nearest=product(few, among.rates),
+        recent=product(everyone, recent),
     )
-    for counted in vars(found).values():
-        counted.sort_indices()
-    return found
 
 
 def _means(nearest: Array, pool_size: int) -> sparse.csr_matrix:

@@ -26,14 +26,18 @@ def top_per_row(
     positive = scores > 0
     rows, items, scores = rows[positive], items[positive], scores[positive]
     counts = np.bincount(rows, minlength=num_rows)
-    width = max(int(counts.max(initial=0)), limit)
-    starts = np.cumsum(counts) - counts
+    ends = np.cumsum(counts)
     # The bits of positive floats order as integers, so one integer holds score, then item.
-    keys = np.zeros((num_rows, width), dtype=np.int64)
     packed = (scores.view(np.int32).astype(np.int64) << 32) | (_LOW_BITS - items)
-    keys[rows, np.arange(len(rows)) - starts[rows]] = packed
-    if width > limit:
-        keys = np.partition(keys, width - limit, axis=1)[:, width - limit :]
+    keys = np.zeros((num_rows, limit), dtype=np.int64)
+    place = np.arange(len(rows)) - np.repeat(ends - counts, counts)
+    short = np.repeat(counts <= limit, counts)
+    keys[rows[short], place[short]] = packed[short]
+    # Row by row: as one matrix they would have to be padded, and equal values slow a partition.
+    for row in np.flatnonzero(counts > limit):
+        of_row = packed[ends[row] - counts[row] : ends[row]]
+        of_row.partition(len(of_row) - limit)
+        keys[row] = of_row[len(of_row) - limit :]
     keys = np.sort(keys, axis=1)[:, ::-1]
     found = keys > 0
     best = np.where(found, _LOW_BITS - (keys & _LOW_BITS), -1)

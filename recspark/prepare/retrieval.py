@@ -11,7 +11,7 @@ from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.nearest_users import Pool
 from recspark.prepare.pair_history import History, Pairs
 from recspark.prepare.ranking import top_per_row
-from recspark.prepare.similarity import tastes
+from recspark.prepare.similarity import product, tastes
 
 SOURCES = (
     "bought",
@@ -63,7 +63,7 @@ def retrieve(
     frequency = np.maximum(pairs.columns["decayed_three"], _FAINT)
     bought, _ = top_per_row(owner, owned, frequency, seeds, limit)
     taste, ages = _taste(history, history_per_entity)
-    together = _product(taste, states.similar)
+    together = product(taste, states.similar)
     votes = nearest_users.votes(entities, _rates(pairs, seeds, num_items), pool, horizon_days)
     copurchased, neighbours = _best(together, limit), _best(votes.rate, limit)
     popular = np.lexsort((np.arange(num_items), -trend["log_decayed_sales_horizon"]))
@@ -85,13 +85,13 @@ def retrieve(
     weight = np.repeat(np.asarray(taste.sum(axis=1)).ravel(), limit)
     share = columns["copurchase_score"] / np.where(weight > 0, weight, 1)
     columns["copurchase_mean"] = np.where(weight > 0, share, np.nan)
-    columns["basket_similarity"] = _cells(_product(_last_basket(history), states.similar), keys)
+    columns["basket_similarity"] = _cells(product(_last_basket(history), states.similar), keys)
     columns |= {f"neighbours_{name}": _cells(said, keys) for name, said in vars(votes).items()}
     best, because = closest.closest(taste, states.similar, keys)
     young = closest.young(taste, ages, horizon_days)
     columns["closest_similarity"] = best
     columns["closest_recent_similarity"], _ = closest.closest(young, states.similar, keys)
-    columns["recent_copurchase"] = _cells(_product(young, states.similar), keys)
+    columns["recent_copurchase"] = _cells(product(young, states.similar), keys)
     return Retrieved(items, columns, because.reshape(items.shape))
 
 
@@ -124,12 +124,6 @@ def _last_basket(history: History) -> sparse.csr_matrix:
     rows, items = np.divmod(cells, max(history.num_items, 1))
     ones = np.ones(len(cells), dtype=np.float32)
     return sparse.csr_matrix((ones, (rows, items)), shape=(history.num_seeds, history.num_items))
-
-
-def _product(left: sparse.csr_matrix, right: sparse.csr_matrix) -> sparse.csr_matrix:
-    product = (left @ right).tocsr()
-    product.sort_indices()
-    return product
 
 
 def _cells(matrix: sparse.csr_matrix, keys: Array) -> Array:

@@ -30,6 +30,14 @@ WEIGHT_HALF_LIFE_DAYS = 180.0  # tastes outlive a season; half a year keeps two 
 _CELLS_AT_ONCE = 16_000_000  # of the product of a block, so that one task stays below 0.5 GB
 
 
+def product(left: sparse.csr_matrix, right: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The product with each row's columns ascending, which it is not by itself.
+
+    Two transposes order it in a time that is linear in its entries.
+    """
+    return (left @ right).tocsc().tocsr()
+
+
 def tastes(rows: Array, items: Array, ages: Array, limit: int) -> tuple[Array, Array, Array, Array]:
     """`newest_items` with weights (float32): log1p of the count that decays with age."""
     decayed = np.exp2(-ages / WEIGHT_HALF_LIFE_DAYS)
