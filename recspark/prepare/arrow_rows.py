@@ -3,7 +3,7 @@
 Arrow batches do not align to keys, so a kernel gathers its partition before it looks at it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -77,6 +77,28 @@ def unpacked(binaries: pa.Array | pa.ChunkedArray) -> Array:
     width = np.dtype(schema.PACKED).itemsize
     count, start = (int(ends[-1]) - int(ends[0])) // width, int(ends[0])
     return np.frombuffer(stored, dtype=schema.PACKED, count=count, offset=start)
+
+
+def one_row(row: Mapping[str, Any], columns: pa.Schema) -> pa.RecordBatch:
+    """A batch of one row without nulls, whose lists of numbers may be numpy arrays."""
+    values = [_array([row[field.name]], field.type) for field in columns]
+    return pa.RecordBatch.from_arrays(values, schema=columns)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_struct(kind):
+        of_fields = [_array([value[field.name] for value in values], field.type) for field in kind]
+        return pa.StructArray.from_arrays(of_fields, fields=list(kind))
+    if not pa.types.is_list(kind):
+        return pa.array(values, kind)
+    if pa.types.is_struct(kind.value_type):
+        flat = _array([entry for value in values for entry in value], kind.value_type)
+    else:
+        dtype = kind.value_type.to_pandas_dtype()
+        parts = [np.empty(0, dtype), *(np.asarray(value, dtype) for value in values)]
+        flat = pa.array(np.concatenate(parts), kind.value_type)
+    offsets = np.cumsum([0, *map(len, values)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=kind)
 
 
 def moment(microseconds: int) -> datetime:

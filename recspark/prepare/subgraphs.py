@@ -16,7 +16,7 @@ from pyspark.sql.types import StructType
 
 from recspark import files, schema
 from recspark.encodings import Encodings
-from recspark.prepare.arrow_rows import unpacked
+from recspark.prepare.arrow_rows import one_row, unpacked
 from recspark.prepare.subgraph_kernel import Features, Ragged, Relation, Struct, attach
 
 EDGE_COLUMNS = (schema.AGES, schema.NODES, schema.NUMBERS, schema.CODES)
@@ -84,13 +84,15 @@ def of_seeds(
         F.col(schema.NODE).alias(schema.ENTITY),
         *[F.col(c).alias(f"own_{c}") for c in FEATURE_COLUMNS],
     )
-    pairs = candidates.select(*key, schema.SPLIT, schema.ITEMS, schema.FEATURES, schema.IS_LABEL)
-    rows = (
+    own = (
         snapshots.select(*key, schema.SPLIT, schema.LABELS)
-        .join(pairs, on=[*key, schema.SPLIT], how="inner")
         .join(around, on=key, how="left")
         .join(features, on=schema.ENTITY, how="inner")
     )
+    # Two rows of every seed, brought together with its group: joined first, candidates, which are
+    # by far the largest, would travel and be sorted twice.
+    pairs = candidates.select(*key, schema.SPLIT, schema.ITEMS, schema.FEATURES, schema.IS_LABEL)
+    rows = own.unionByName(pairs, allowMissingColumns=True)
     grouped = _in_groups(rows, snapshots, group_size, seed)
     arrow = _arrow_schema()
     text = encodings.model_dump_json()
@@ -98,7 +100,7 @@ def of_seeds(
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         parsed = Encodings.model_validate_json(text)
         for rows_of_group in _groups(batches):
-            yield _one_row(_seed_group(parsed, rows_of_group, hop_2), arrow)
+            yield one_row(_seed_group(parsed, rows_of_group, hop_2), arrow)
 
     return grouped.mapInArrow(kernel, _spark_schema())
 
@@ -123,7 +125,7 @@ def of_nodes(
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         parsed = Encodings.model_validate_json(text)
         for rows_of_group in _groups(batches, extra_key="table"):
-            yield _one_row(_node_group(parsed, rows_of_group, hop_2), arrow)
+            yield one_row(_node_group(parsed, rows_of_group, hop_2), arrow)
 
     return grouped.mapInArrow(kernel, _spark_schema())
 
@@ -184,10 +186,6 @@ def _groups(batches: Iterator[pa.RecordBatch], extra_key: str | None = None) -> 
         yield pa.Table.from_batches(pending).combine_chunks()
 
 
-def _one_row(row: Struct, arrow: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([row], schema=arrow)
-
-
 def ragged(column: pa.ChunkedArray | pa.Array) -> Ragged:
     """A list column without nulls as flat numpy values and offsets."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
@@ -197,7 +195,10 @@ def ragged(column: pa.ChunkedArray | pa.Array) -> Ragged:
 
 
 def _seed_group(encodings: Encodings, rows: pa.Table, hop_2: HopTwoFiles | None) -> Struct:
+    is_pairs = pc.is_valid(rows[schema.ITEMS])
+    pairs, rows = rows.filter(is_pairs), rows.filter(pc.invert(is_pairs))
     entities = rows[schema.ENTITY].to_numpy()
+    assert np.array_equal(entities, pairs[schema.ENTITY].to_numpy()), "a seed without candidates"
     own = Features(entities, {c: ragged(rows[f"own_{c}"]) for c in FEATURE_COLUMNS})
     seeds = {"hop": 0, "table": encodings.entity_table, schema.NODE: entities} | own.of(entities)
     relations = _hop_1_relations(encodings, entities, rows["hop_1"])
@@ -207,7 +208,7 @@ def _seed_group(encodings: Encodings, rows: pa.Table, hop_2: HopTwoFiles | None)
     outer_edges: list[Struct] = []
     if hop_2 is not None:
         outer_nodes, outer_edges = _attach_hop_2(encodings, anchor, nodes, hop_2)
-    items, labels = ragged(rows[schema.ITEMS]), ragged(rows[schema.LABELS])
+    items, labels = ragged(pairs[schema.ITEMS]), ragged(rows[schema.LABELS])
     return {
         schema.SPLIT: rows[schema.SPLIT][0].as_py(),
         schema.ANCHOR_TIME: anchor,
@@ -217,8 +218,8 @@ def _seed_group(encodings: Encodings, rows: pa.Table, hop_2: HopTwoFiles | None)
         "edges": [*edges, *outer_edges],
         "candidate_offsets": items.offsets,
         schema.ITEMS: items.values,
-        schema.FEATURES: unpacked(rows[schema.FEATURES]).tobytes(),
-        schema.IS_LABEL: ragged(rows[schema.IS_LABEL]).values,
+        schema.FEATURES: unpacked(pairs[schema.FEATURES]).tobytes(),
+        schema.IS_LABEL: ragged(pairs[schema.IS_LABEL]).values,
         "label_offsets": labels.offsets,
         schema.LABELS: labels.values,
     }
