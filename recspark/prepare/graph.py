@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.encodings import Encodings
+from recspark.encodings import Encodings, TableEncoding
 from recspark.prepare import events, nodes, statistics
 from recspark.query.nodes import Query
 from recspark.settings import Settings
@@ -49,12 +50,16 @@ def check(sources: Mapping[str, Source], settings: Settings, run_date: datetime)
                     f"tables.{name}.foreign_keys.{column} is {own}, but the primary key of "
                     f"'{target}' is {other}; make them the same type."
                 )
-    counts = {}
-    for name in settings.node_tables:
+
+    def check_one(name: str) -> int:
         declared = settings.tables[name]
         rows = nodes.present(sources[name].frame, declared, run_date)
-        counts[name] = nodes.check_keys(name, rows, declared)
-    return counts
+        return nodes.check_keys(name, rows, declared)
+
+    with ThreadPoolExecutor() as pool:  # small queries, of which planning takes the most
+        return dict(
+            zip(settings.node_tables, pool.map(check_one, settings.node_tables), strict=True)
+        )
 
 
 def _kind(source: Source, column: str) -> str:
@@ -101,17 +106,19 @@ def fit(
     sources: Mapping[str, Source], settings: Settings, query: Query, newest_train_anchor: datetime
 ) -> Encodings:
     """How each column is read, from what training anchors may see."""
-    fitted = {
-        name: statistics.fit_table(
+
+    def fit_one(name: str) -> TableEncoding:
+        return statistics.fit_table(
             name,
             sources[name].frame,
-            table,
+            settings.tables[name],
             is_event=name in settings.event_tables,
             newest_train_anchor=newest_train_anchor,
             max_categories=settings.model.max_categories,
         )
-        for name, table in settings.tables.items()
-    }
+
+    with ThreadPoolExecutor() as pool:  # small queries, of which planning takes the most
+        fitted = dict(zip(settings.tables, pool.map(fit_one, settings.tables), strict=True))
     return Encodings(
         entity_table=query.entity_table,
         item_table=query.item_table,
