@@ -10,6 +10,7 @@ from recspark.gnn import batches, choosing
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.encoders import Quantiles
 from recspark.gnn.model import Network
+from recspark.gnn.pairs import Heads
 from recspark.gnn.ranks import Ranks
 from recspark.gnn.validation import Judge, Quality
 
@@ -107,9 +108,9 @@ class Preferring(torch.nn.Module):
 def network_preferring(sign):
     """Heads that rank by `times_bought` beside a graph that says 0; labels were never bought."""
     network = Network(GROUPED, SHAPE)
-    for parameter in network.tower.parameters():
+    for parameter in network.graph.tower.parameters():
         torch.nn.init.zeros_(parameter)
-    network.pair_head.perceptrons = torch.nn.ModuleList([Preferring(0, sign)])
+    network.pair_head.perceptrons = Heads([Preferring(0, sign)])
     return network
 
 

@@ -24,7 +24,7 @@ def network():
     with torch.no_grad():  # also what starts at zero, or a wrong pair head could not be seen
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-        network.tower.ids.weight[0] = 0
+        network.graph.tower.ids.weight[0] = 0
         network.tower_weight.fill_(0.5)
     return network
 
@@ -50,10 +50,10 @@ def test_trends_of_all_items_are_encoded_once_and_are_those_of_some(network):
     catalogue = Shop().catalogue([ANCHOR])
     network.train()  # dropout is 0; only steps ask again and again
     some = torch.tensor([1, 3])
-    alone = network.items(catalogue, ANCHOR, some)
+    alone = network.graph.items(catalogue, ANCHOR, some)
     assert not catalogue.encoded_trends
     for _ in range(2):
-        whole = network.items(catalogue, ANCHOR)
+        whole = network.graph.items(catalogue, ANCHOR)
         torch.testing.assert_close(whole.tower_JD[some], alone.tower_JD)
         torch.testing.assert_close(whole.prior_J[some], alone.prior_J)
         assert list(catalogue.encoded_trends) == [ANCHOR]
@@ -128,9 +128,9 @@ def test_scores_with_only_the_needed_items_encoded_equal_those_with_all(network)
 def test_entities_from_contexts_computed_ahead_equal_those_of_the_batch(network):
     shop = Shop()
     catalogue, batch = shop.catalogue([ANCHOR]), batch_of(shop, [0, 1], [2, 3])
-    items = network.items(catalogue, ANCHOR)
+    items = network.graph.items(catalogue, ANCHOR)
     every = batch_of(shop, range(shop.num_users))
-    contexts = network.contexts(every, catalogue, items)["items"].detach()
+    contexts = network.graph.contexts(every, catalogue, items)["items"].detach()
     nodes = every.nodes[1, "items"].nodes_N
     assert len(nodes) == shop.num_items
     rows = pa.table(
@@ -143,8 +143,8 @@ def test_entities_from_contexts_computed_ahead_equal_those_of_the_batch(network)
         }
     ).take(np.random.default_rng(0).permutation(len(nodes)))
     ahead = NodeVectors.from_arrow(rows, "items")
-    by_table = network.entities(batch, ahead.contexts_of(batch))
-    by_batch = network.entities(batch, network.contexts(batch, catalogue, items))
+    by_table = network.graph.entities(batch, ahead.contexts_of(batch))
+    by_batch = network.graph.entities(batch, network.graph.contexts(batch, catalogue, items))
     torch.testing.assert_close(by_table, by_batch, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ahead.items.tower_JD, items.tower_JD)
 
@@ -168,18 +168,18 @@ def test_an_item_without_an_id_and_an_entity_without_events_score_finite(network
 def test_a_time_after_the_anchor_counts_as_missing(network):
     shop = Shop()
     batch = batch_of(shop, [62])
-    before = network.entities(batch, network.contexts(batch, *inputs(network, shop)))
+    before = network.graph.entities(batch, network.graph.contexts(batch, *inputs(network, shop)))
     batch.nodes[0, "users"].features.times_NT.fill_(float("nan"))
-    after = network.entities(batch, network.contexts(batch, *inputs(network, shop)))
+    after = network.graph.entities(batch, network.graph.contexts(batch, *inputs(network, shop)))
     torch.testing.assert_close(before, after)
     batch.nodes[0, "users"].features.times_NT.fill_(ANCHOR)
-    visible = network.entities(batch, network.contexts(batch, *inputs(network, shop)))
+    visible = network.graph.entities(batch, network.graph.contexts(batch, *inputs(network, shop)))
     assert (visible - after).abs().max() > 1e-3
 
 
 def inputs(network, shop):
     catalogue = shop.catalogue([ANCHOR])
-    return catalogue, network.items(catalogue, ANCHOR)
+    return catalogue, network.graph.items(catalogue, ANCHOR)
 
 
 def test_only_items_on_sale_are_ranked_best_first_and_ties_by_lower_node(network):

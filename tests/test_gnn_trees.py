@@ -79,19 +79,19 @@ def test_boosters_of_all_ranks_are_averaged_and_one_without_labels_has_no_say(bo
 def test_trees_travel_in_the_state_and_are_silent_while_heads_learn(boosted):
     network = Network(ENCODINGS, settings.Model(width=16, id_width=8)).eval()
     features = alternating().features_CF[:5]
-    silent = network.pair_head.of_features(features)
+    silent = network.pair_head(features)
     network.pair_head.trees.load(boosted)
     network.pair_head.trees.scale.fill_(0.5)
-    told = network.pair_head.of_features(features)
+    told = network.pair_head(features)
     torch.testing.assert_close(told - silent, network.pair_head.trees(features).expand_as(told))
     again = Network(ENCODINGS, settings.Model(width=16, id_width=8)).eval()
     again.load_state_dict(network.state_dict())
-    assert torch.equal(again.pair_head.of_features(features), told)
+    assert torch.equal(again.pair_head(features), told)
     again.load_state_dict(Network(ENCODINGS, settings.Model(width=16, id_width=8)).state_dict())
     assert again.pair_head.trees(features).abs().max() == 0
     network.train()
     network.pair_head.perceptrons.eval()
-    assert torch.equal(network.pair_head.of_features(features), silent)
+    assert torch.equal(network.pair_head(features), silent)
 
 
 def test_heads_and_trees_come_to_deviate_alike_within_a_seed():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recspark import schema
 from recspark.encodings import Encodings
-from recspark.gnn import arrow
+from recspark.gnn import candidates
 from recspark.gnn.catalogue import Features
 
 COLUMNS = (
@@ -56,33 +56,13 @@ class Edges:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Seeds of one anchor, their subgraph, their candidates and labels."""
+class Batch(candidates.Candidates):
+    """Seeds of one anchor and their candidates, with their subgraph and all that they bought."""
 
-    anchor_days: float
-    num_seeds: int
     nodes: Mapping[Place, NodeList]
     edges: Mapping[Place, Edges]
-    candidate_seeds_C: Tensor  # int64, ascending
-    candidate_items_C: Tensor  # int64, item nodes
-    features_CF: Tensor  # float32, NaN where missing
-    is_label_C: Tensor  # bool
     label_seeds_L: Tensor  # int64, ascending
     label_items_L: Tensor  # int64, item nodes
-    # Candidates that `negatives.thin` left out; each of those kept stands for 1 / share.
-    left_out_seeds_T: Tensor  # int64
-    left_out_items_T: Tensor  # int64, item nodes
-    negative_share: float
-
-    def to(self, device: torch.device) -> Self:
-        """The same on another device."""
-        moved: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
-        }
-        moved["nodes"] = {place: nodes.to(device) for place, nodes in self.nodes.items()}
-        moved["edges"] = {place: edges.to(device) for place, edges in self.edges.items()}
-        return type(self)(**moved)
 
 
 def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Batch:
@@ -91,34 +71,20 @@ def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Batch:
     `rows` are batches with the columns `COLUMNS`, any number of rows in each. Seeds keep their
     order; the answer for a seed does not depend on which groups share its batch.
     """
-    groups = [_Group(batch, row, encodings) for batch in rows for row in range(batch.num_rows)]
-    anchors = {group.anchor_days for group in groups}
-    assert len(anchors) == 1, f"a batch has one anchor, got {sorted(anchors)}"
+    groups = [_Group(batch, row) for batch in rows for row in range(batch.num_rows)]
     nodes: dict[Place, NodeList] = {}
     for place in _node_places(encodings):
         nodes[place] = _merge_nodes(place, groups, encodings)
     edges = {place: _merge_edges(place, groups, encodings) for place in _edge_places(encodings)}
-    seeds = np.cumsum([0, *(group.num_seeds for group in groups)])
-    candidates = _merge_offsets([group.candidate_offsets for group in groups], seeds)
-    labels = _merge_offsets([group.label_offsets for group in groups], seeds)
-    features = np.concatenate([group.features for group in groups])
-    num_features = len(encodings.pair_names)
-    assert len(features) == len(candidates) * num_features, "pair features do not fit candidates"
-    items = torch.from_numpy(np.concatenate([group.items for group in groups]))
+    labels = candidates.merge_offsets(
+        [group.label_offsets for group in groups], candidates.first_seeds(groups)
+    )
     return Batch(
-        anchor_days=anchors.pop(),
-        num_seeds=int(seeds[-1]),
         nodes=nodes,
         edges=edges,
-        candidate_seeds_C=candidates,
-        candidate_items_C=items,
-        features_CF=torch.from_numpy(features.reshape(len(candidates), num_features)),
-        is_label_C=torch.from_numpy(np.concatenate([group.is_label for group in groups])),
         label_seeds_L=labels,
         label_items_L=torch.from_numpy(np.concatenate([group.labels for group in groups])),
-        left_out_seeds_T=candidates[:0],
-        left_out_items_T=items[:0],
-        negative_share=1.0,
+        **candidates.merge(groups, encodings),
     )
 
 
@@ -141,31 +107,17 @@ def _edge_places(encodings: Encodings) -> list[Place]:
     return [(hop, relation) for hop in (1, 2) for relation in hops[hop - 1]]
 
 
-class _Group:
-    """One row of `subgraphs` as numpy arrays, and where its lists went in the batch."""
+class _Group(candidates.CandidateRow):
+    """The whole row, and where its lists went in the batch."""
 
-    def __init__(self, batch: pa.RecordBatch, row: int, encodings: Encodings) -> None:
-        self.anchor_days = float(
-            arrow.days(batch.column(schema.ANCHOR_TIME).slice(row, 1), null=np.nan)[0]
-        )
-        self.num_seeds = int(batch.column(schema.NUM_SEEDS)[row].as_py())
+    def __init__(self, batch: pa.RecordBatch, row: int) -> None:
+        super().__init__(batch, row)
         self.nodes = _structs(batch.column(schema.NODES)[row].values, "table")
         self.edges = _structs(batch.column("edges")[row].values, schema.RELATION)
-        self.candidate_offsets = _flat(batch, "candidate_offsets", row, np.int64)
-        self.items = _flat(batch, schema.ITEMS, row, np.int64)
-        packed = batch.column(schema.FEATURES)[row].as_buffer()
-        self.features = np.frombuffer(packed, dtype=schema.PACKED)
-        self.is_label = _flat(batch, schema.IS_LABEL, row, np.bool_)
-        self.label_offsets = _flat(batch, "label_offsets", row, np.int64)
-        self.labels = _flat(batch, schema.LABELS, row, np.int64)
+        self.label_offsets = candidates.flat(batch, "label_offsets", row, np.int64)
+        self.labels = candidates.flat(batch, schema.LABELS, row, np.int64)
         self.positions: dict[Place, np.ndarray] = {}  # of each list's nodes in the batch's list
         self.is_first: dict[Place, np.ndarray] = {}  # whether no group before has the node
-
-
-def _flat(batch: pa.RecordBatch, column: str, row: int, dtype: Any) -> np.ndarray:
-    values = batch.column(column)[row].values
-    array: np.ndarray = values.to_numpy(zero_copy_only=False).astype(dtype)
-    return array
 
 
 def _structs(structs: pa.StructArray, name: str) -> dict[Place, _Arrays]:
@@ -181,14 +133,10 @@ def _structs(structs: pa.StructArray, name: str) -> dict[Place, _Arrays]:
     }
 
 
-def _joined(parts: list[np.ndarray], dtype: Any) -> np.ndarray:
-    return np.concatenate([np.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
-
-
 def _merge_nodes(place: Place, groups: list[_Group], encodings: Encodings) -> NodeList:
     hop, table = place
     lists = [group.nodes.get(place) for group in groups]
-    nodes = _joined([arrays[schema.NODE] for arrays in lists if arrays], np.int64)
+    nodes = candidates.joined([arrays[schema.NODE] for arrays in lists if arrays], np.int64)
     if hop == 0:
         kept = positions = np.arange(len(nodes))
     else:
@@ -212,17 +160,19 @@ def _packed_features(lists: list[_Arrays], num_nodes: int, encodings: Encodings)
     encoding = encodings.nodes[encodings.entity_table]
 
     def rows(column: str, width: int, dtype: Any) -> Tensor:
-        values = _joined([arrays[column] for arrays in lists], dtype)
+        values = candidates.joined([arrays[column] for arrays in lists], dtype)
         return torch.from_numpy(values.reshape(num_nodes, width))
 
-    lengths = _joined([np.diff(arrays["bucket_offsets"]) for arrays in lists], np.int64)
+    lengths = candidates.joined([np.diff(arrays["bucket_offsets"]) for arrays in lists], np.int64)
     if len(lengths) == 0:
         lengths = np.zeros(num_nodes, np.int64)
     return Features(
         numbers_NF=rows(schema.NUMBERS, len(encoding.numbers), np.float32),
         codes_NC=rows(schema.CODES, len(encoding.categories), np.int64),
         times_NT=rows(schema.TIMES, len(encoding.times), np.float64),
-        buckets=torch.from_numpy(_joined([arrays[schema.BUCKETS] for arrays in lists], np.int64)),
+        buckets=torch.from_numpy(
+            candidates.joined([arrays[schema.BUCKETS] for arrays in lists], np.int64)
+        ),
         bucket_offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
     )
 
@@ -251,24 +201,17 @@ def _merge_edges(place: Place, groups: list[_Group], encodings: Encodings) -> Ed
         for name, feature in (("numbers_EF", schema.NUMBERS), ("codes_EC", schema.CODES)):
             width = len(arrays[feature]) // num_edges if num_edges else 0
             parts[name].append(arrays[feature].reshape(num_edges, width)[kept].ravel())
-    destinations_E = torch.from_numpy(_joined(parts["destinations_E"], np.int64))
+    destinations_E = torch.from_numpy(candidates.joined(parts["destinations_E"], np.int64))
 
     def wide(name: str, width: int, dtype: Any) -> Tensor:
-        return torch.from_numpy(_joined(parts[name], dtype).reshape(len(destinations_E), width))
+        return torch.from_numpy(
+            candidates.joined(parts[name], dtype).reshape(len(destinations_E), width)
+        )
 
     return Edges(
         destinations_E=destinations_E,
         sources_EK=wide("sources_EK", len(tables), np.int64),
-        ages_E=torch.from_numpy(_joined(parts["ages_E"], np.float32)),
+        ages_E=torch.from_numpy(candidates.joined(parts["ages_E"], np.float32)),
         numbers_EF=wide("numbers_EF", len(event.numbers), np.float32),
         codes_EC=wide("codes_EC", len(event.categories), np.int64),
     )
-
-
-def _merge_offsets(offsets: list[np.ndarray], seeds: np.ndarray) -> Tensor:
-    """For each entry of the merged lists the seed it belongs to."""
-    owners = [
-        np.repeat(np.arange(len(ends) - 1) + first, np.diff(ends))
-        for ends, first in zip(offsets, seeds[:-1], strict=True)
-    ]
-    return torch.from_numpy(_joined(owners, np.int64))

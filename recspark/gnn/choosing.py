@@ -42,7 +42,7 @@ def choose_tower_weight(network: Network, judge: Judge) -> dict[float, Quality]:
     """
 
     def by_weight(batch: Batch) -> Iterable[Said]:
-        pairs_CH = network.pair_head(batch)
+        pairs_CH = network.pair_head(batch.features_CF)
         return [(pairs_CH, weight) for weight in TOWER_WEIGHTS]
 
     found = judge.qualities(network, TOWER_WEIGHTS, by_weight)
@@ -82,7 +82,7 @@ def _without_each(network: Network, judge: Judge) -> dict[str, Quality]:
     def said(batch: Batch) -> Iterable[Said]:
         encoded = head.encoded(batch.features_CF)
         for columns_F in read.values():
-            yield head.of_encoded(head.quantiles.missing(encoded, columns_F)), weight
+            yield head.perceptrons(head.quantiles.missing(encoded, columns_F)), weight
 
     return judge.qualities(network, tuple(read), said)
 

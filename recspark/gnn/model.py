@@ -1,4 +1,4 @@
-"""The network: node encodings, two hops of messages, item tower and pair head.
+"""The network: the graph's part and the pair head, and how their scores are added.
 
 The graph's score of an item is tower product + popularity prior. A candidate is scored by the pair
 head (and trees beside it), in the same unit, since one softmax ranks both, and `tower_weight` times
@@ -6,12 +6,10 @@ the graph's score is added to every item. Validation chooses the weight: where f
 most, it is small; where only the graph and the nodes' columns tell tastes apart, it is large.
 Vectors as inputs of the pair head were tried and made it worse (benchmarks/RESULTS.md).
 A bias per entity would cancel in all losses and in every ranking, so there is none.
-Axes: B seeds, N nodes, I items, J the items asked for, C candidates, H heads, D
-channels.
+Axes: B seeds, J items asked for, C candidates, H heads, D channels.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +19,8 @@ from recspark import settings
 from recspark.encodings import Encodings
 from recspark.gnn.batches import Batch
 from recspark.gnn.catalogue import Catalogue
-from recspark.gnn.convolution import Hop, module_key
-from recspark.gnn.encoders import NodeEncoder
-from recspark.gnn.items import ItemTower, ItemVectors
+from recspark.gnn.graph import GraphNetwork
+from recspark.gnn.items import ItemVectors
 from recspark.gnn.pairs import PairHead
 
 
@@ -61,145 +58,20 @@ class Network(nn.Module):
     def __init__(self, encodings: Encodings, shape: settings.Model) -> None:
         super().__init__()
         self.encodings = encodings
-        self.encoders = nn.ModuleDict(
-            {
-                module_key(name): NodeEncoder(table, shape.width, encodings.text_buckets)
-                for name, table in encodings.nodes.items()
-                if name in _used_tables(encodings)
-            }
-        )
-        self.parents = nn.ModuleDict(
-            {
-                module_key(f"{name}.{column}"): nn.Linear(shape.width, shape.width, bias=False)
-                for name in _used_tables(encodings, with_parents=False)
-                for column, _ in self._held_parents(name)
-            }
-        )
-        self.tower = ItemTower(encodings, shape.width, shape.id_width)
-        self.hop_1 = Hop(1, encodings, shape.width)
-        self.hop_2 = Hop(2, encodings, shape.width)
+        self.graph = GraphNetwork(encodings, shape)
         self.pair_head = PairHead(encodings, shape)
         self.register_buffer("tower_weight", torch.zeros((), dtype=torch.float64))
 
     def forward(self, batch: Batch, catalogue: Catalogue, nodes_J: Tensor | None) -> Outputs:
-        """Everything the losses need, with the items `nodes_J` besides those of the batch.
-
-        None asks for all items of the catalogue.
-        """
-        items = self.items(catalogue, batch.anchor_days, self._items_of(batch, nodes_J))
-        contexts = self.contexts(batch, catalogue, items)
-        entity_BD = self.entities(batch, contexts)
+        """Scores of the items `nodes_J` besides those of the batch; None: of all items."""
+        entity_BD, items = self.graph(batch, catalogue, nodes_J)
         return self.score(batch, entity_BD, items)
-
-    def items(
-        self, catalogue: Catalogue, anchor_days: float, nodes_J: Tensor | None = None
-    ) -> ItemVectors:
-        """Vectors of these items (ascending, distinct; None: all) at the anchor."""
-        table = self.encodings.item_table
-        if nodes_J is None:
-            device = catalogue.tables[table].id_codes_N.device
-            nodes_J = torch.arange(catalogue.num_items, device=device)
-        encoded_JD = self._encode(catalogue, table, nodes_J, anchor_days)
-        vectors: ItemVectors = self.tower(encoded_JD, catalogue, nodes_J, anchor_days)
-        return vectors
-
-    def contexts(self, batch: Batch, catalogue: Catalogue, items: ItemVectors) -> dict[str, Tensor]:
-        """Vectors (N, D) of the hop-1 list of each reached table: own, and what hop 2 brings."""
-        sources = self._own_of_hop(2, batch, catalogue, items)
-        own = self._own_of_hop(1, batch, catalogue, items)
-        own = {table: own[table] for table in self.encodings.reached_tables()}
-        contexts: dict[str, Tensor] = self.hop_2(own, sources, batch.edges)
-        return contexts
-
-    def entities(self, batch: Batch, contexts: Mapping[str, Tensor]) -> Tensor:
-        """Vectors (B, D) of the seeds, from contexts of any origin, aligned with hop 1."""
-        table = self.encodings.entity_table
-        sources = dict(contexts)
-        if (1, table) in batch.nodes:
-            sources[table] = self._entities_alone(batch, hop=1)
-        own = {table: self._entities_alone(batch, hop=0)}
-        entity_BD: Tensor = self.hop_1(own, sources, batch.edges)[table]
-        return entity_BD
 
     def score(self, batch: Batch, entity_BD: Tensor, items: ItemVectors) -> Outputs:
         """Add the pair head; every candidate must be among `items`."""
         return Outputs(
             entity_BD=entity_BD,
             items=items,
-            pairs_CH=self.pair_head(batch),
+            pairs_CH=self.pair_head(batch.features_CF),
             tower_weight=float(self.tower_weight),
         )
-
-    def _held_parents(self, table: str) -> list[tuple[str, str]]:
-        """The (column, table) of the parents that ranks hold: not entities."""
-        keys = self.encodings.nodes[table].foreign_keys
-        return [(column, to) for column, to in keys if to != self.encodings.entity_table]
-
-    def _items_of(self, batch: Batch, nodes_J: Tensor | None) -> Tensor | None:
-        if nodes_J is None:
-            return None
-        table = self.encodings.item_table
-        listed = [batch.nodes[hop, table].nodes_N for hop in (1, 2) if (hop, table) in batch.nodes]
-        asked = torch.cat([nodes_J, batch.candidate_items_C, batch.label_items_L, *listed])
-        return sorted_unique(asked)
-
-    def _own_of_hop(
-        self, hop: int, batch: Batch, catalogue: Catalogue, items: ItemVectors
-    ) -> dict[str, Tensor]:
-        own = {}
-        for (at_hop, table), listed in batch.nodes.items():
-            if at_hop != hop:
-                continue
-            if table == self.encodings.entity_table:
-                own[table] = self._entities_alone(batch, hop)
-            elif table == self.encodings.item_table:
-                own[table] = items.tower_JD.index_select(0, items.positions(listed.nodes_N))
-            else:
-                own[table] = self._encode(catalogue, table, listed.nodes_N, batch.anchor_days)
-        return own
-
-    def _entities_alone(self, batch: Batch, hop: int) -> Tensor:
-        table = self.encodings.entity_table
-        features = batch.nodes[hop, table].features
-        assert features is not None, "entities' features are packed with every list"
-        vectors_ND: Tensor = self.encoders[module_key(table)](features, batch.anchor_days)
-        return vectors_ND
-
-    def _encode(
-        self, catalogue: Catalogue, table: str, nodes_N: Tensor, anchor_days: float
-    ) -> Tensor:
-        """A node's own columns and its parents' (N, D); parents of parents are left out."""
-        held = catalogue.tables[table]
-        encoder = self.encoders[module_key(table)]
-        vectors_ND: Tensor = encoder(held.features.rows(nodes_N), anchor_days)
-        columns = [column for column, _ in self.encodings.nodes[table].foreign_keys]
-        for column, parent_table in self._held_parents(table):
-            parents_N = held.parents_NP[nodes_N, columns.index(column)]
-            distinct_M = sorted_unique(parents_N.clamp(min=0))
-            rows_N = torch.searchsorted(distinct_M, parents_N.clamp(min=0))
-            parents = catalogue.tables[parent_table].features.rows(distinct_M)
-            parent_MD = self.encoders[module_key(parent_table)](parents, anchor_days)
-            parent_MD = self.parents[module_key(f"{table}.{column}")](parent_MD)
-            known_N1 = (parents_N >= 0).unsqueeze(1)
-            vectors_ND = vectors_ND + parent_MD.index_select(0, rows_N) * known_N1
-        return vectors_ND
-
-
-def sorted_unique(nodes_N: Tensor) -> Tensor:
-    """The distinct nodes, ascending."""
-    distinct_M: Tensor = torch.unique(nodes_N)
-    return distinct_M
-
-
-def _used_tables(encodings: Encodings, *, with_parents: bool = True) -> set[str]:
-    """Node tables that some vector is made from.
-
-    A parameter that no loss reaches would stall the gradient exchange of several ranks.
-    """
-    used = {encodings.entity_table, encodings.item_table}
-    for relation in (*encodings.hop_1(), *encodings.hop_2()):
-        used |= {to for _, to in encodings.events[relation.partition(".")[0]].foreign_keys}
-    if with_parents:
-        held = used - {encodings.entity_table}
-        used |= {to for name in held for _, to in encodings.nodes[name].foreign_keys}
-    return used

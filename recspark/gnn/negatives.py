@@ -1,13 +1,16 @@
 """Candidates that a training step leaves out: most of those that nobody bought teach the same."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
-from recspark.gnn.batches import Batch
+from recspark.gnn.candidates import Candidates
+
+AnyBatch = TypeVar("AnyBatch", bound=Candidates)
 
 
-def thin(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+def thin(batch: AnyBatch, share: float, generator: torch.Generator) -> AnyBatch:
     """The batch with all labels, and each other candidate kept with probability `share`."""
     if share >= 1:
         return batch

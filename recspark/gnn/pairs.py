@@ -10,11 +10,18 @@ from torch import Tensor, nn
 
 from recspark import settings
 from recspark.encodings import Encodings
-from recspark.gnn.batches import Batch
 from recspark.gnn.encoders import Quantiles
 from recspark.gnn.trees import PairTrees
 
 _HIDDEN = (128, 64)
+
+
+class Heads(nn.ModuleList):
+    """Perceptrons that read the same and are averaged."""
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Return scores_CH from what `PairHead.encoded` gave."""
+        return torch.cat([head(encoded) for head in self], dim=1)
 
 
 class PairHead(nn.Module):
@@ -32,7 +39,7 @@ class PairHead(nn.Module):
         self.trees = PairTrees()
         self.register_buffer("ignored_F", columns(encodings, shape.ignored_features))
         first, second = _HIDDEN
-        self.perceptrons = nn.ModuleList(
+        self.perceptrons = Heads(
             nn.Sequential(
                 nn.Linear(self.quantiles.width, first), nn.SiLU(), nn.Dropout(shape.dropout),
                 nn.Linear(first, second), nn.SiLU(), nn.Dropout(shape.dropout), _zero(second),
@@ -40,27 +47,20 @@ class PairHead(nn.Module):
             for _ in range(shape.heads)
         )  # fmt: skip
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return scores_CH."""
-        return self.of_features(batch.features_CF)
-
-    def of_features(self, features_CF: Tensor) -> Tensor:
+    def forward(self, features_CF: Tensor) -> Tensor:
         """Return scores_CH of any pairs, whose features are NaN where unknown."""
         scores_CH = self.of_heads(features_CF)
         return scores_CH if self.training else scores_CH + self.trees(self.known(features_CF))
 
     def of_heads(self, features_CF: Tensor) -> Tensor:
         """Return scores_CH without the trees."""
-        return self.of_encoded(self.encoded(features_CF))
+        scores_CH: Tensor = self.perceptrons(self.encoded(features_CF))
+        return scores_CH
 
     def encoded(self, features_CF: Tensor) -> Tensor:
         """What the heads read (C, `quantiles.width`)."""
         encoded: Tensor = self.quantiles(self.known(features_CF))
         return encoded
-
-    def of_encoded(self, encoded: Tensor) -> Tensor:
-        """Return scores_CH without the trees, from what `encoded` gave."""
-        return torch.cat([head(encoded) for head in self.perceptrons], dim=1)
 
     def known(self, features_CF: Tensor) -> Tensor:
         """The features, those that are left out as missing."""

@@ -16,7 +16,7 @@ import xgboost
 from torch import Tensor, nn
 
 from recspark.encodings import Encodings
-from recspark.gnn import batches, epochs
+from recspark.gnn import candidates, epochs
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.negatives import thin
@@ -132,7 +132,7 @@ def gather(
         if num_seeds >= MOST_SEEDS:
             break
         assert groups is not None
-        batch = thin(batches.read(groups.groups(numbers), encodings), negative_share, generator)
+        batch = thin(candidates.read(groups.groups(numbers), encodings), negative_share, generator)
         on_sale_I = catalogue.available(batch.anchor_days).cpu()
         on_sale_C = on_sale_I[batch.candidate_items_C]
         features.append(batch.features_CF[on_sale_C])

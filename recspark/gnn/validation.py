@@ -83,10 +83,10 @@ class Judge:
         items: dict[float, ItemVectors] = {}
         for batch in self._batches(network):
             if batch.anchor_days not in items:
-                items[batch.anchor_days] = network.items(self.catalogue, batch.anchor_days)
+                items[batch.anchor_days] = network.graph.items(self.catalogue, batch.anchor_days)
             at_anchor = items[batch.anchor_days]
-            contexts = network.contexts(batch, self.catalogue, at_anchor)
-            entity_BD = network.entities(batch, contexts)
+            contexts = network.graph.contexts(batch, self.catalogue, at_anchor)
+            entity_BD = network.graph.entities(batch, contexts)
             available_I = self.catalogue.available(batch.anchor_days)
             outputs = (
                 Outputs(entity_BD=entity_BD, items=at_anchor, pairs_CH=pairs, tower_weight=weight)

@@ -46,7 +46,7 @@ class NodeVectors:
         return cls(nodes=nodes, contexts=contexts, items=items)
 
     def contexts_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The contexts of the batch's hop-1 lists, (N, D) per table, as `Network.entities` wants.
+        """By table the contexts (N, D) of the batch's hop-1 list, for `GraphNetwork.entities`.
 
         A node that the batch reaches must have a row here.
         """

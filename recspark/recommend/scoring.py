@@ -137,11 +137,11 @@ class Scorer:
         if batch.anchor_days not in self._items:
             with torch.no_grad():
                 self._items = {
-                    batch.anchor_days: self.network.items(self.catalogue, batch.anchor_days)
+                    batch.anchor_days: self.network.graph.items(self.catalogue, batch.anchor_days)
                 }
         items = self._items[batch.anchor_days]
         with torch.no_grad():
-            contexts = self.network.contexts(batch, self.catalogue, items)
+            contexts = self.network.graph.contexts(batch, self.catalogue, items)
         lists = pc.list_flatten(row.column(schema.NODES))
         inner = lists.filter(pc.equal(pc.struct_field(lists, "hop"), 1))
         (table,) = pc.struct_field(inner, "table").to_pylist()
@@ -170,7 +170,7 @@ class Scorer:
         batch = batches.read([row], self.encodings)
         with torch.no_grad():
             contexts = vectors.contexts_of(batch)
-            entity_BD = self.network.entities(batch, contexts)
+            entity_BD = self.network.graph.entities(batch, contexts)
             outputs = self.network.score(batch, entity_BD, vectors.items)
         available = self.catalogue.available(batch.anchor_days)
         items_BK, scores_BK = ranking.top_k(outputs, batch, available, k)

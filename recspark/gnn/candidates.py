@@ -1,0 +1,133 @@
+"""The candidates of rows of `subgraphs` become tensors.
+
+Axes: C candidates, F pair features, T candidates left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from recspark import schema
+from recspark.encodings import Encodings
+from recspark.gnn import arrow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Seeds of one anchor and their candidates."""
+
+    anchor_days: float
+    num_seeds: int
+    candidate_seeds_C: Tensor  # int64, ascending
+    candidate_items_C: Tensor  # int64, item nodes
+    features_CF: Tensor  # float32, NaN where missing
+    is_label_C: Tensor  # bool
+    # Candidates that `negatives.thin` left out; each of those kept stands for 1 / share.
+    left_out_seeds_T: Tensor  # int64
+    left_out_items_T: Tensor  # int64, item nodes
+    negative_share: float
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        return type(self)(**{name: _moved(value, device) for name, value in vars(self).items()})
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Mapping):
+        return {place: entry.to(device) for place, entry in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Candidates:
+    """The candidates of groups of one anchor; `rows` as `batches.read` wants them."""
+    found = [CandidateRow(batch, row) for batch in rows for row in range(batch.num_rows)]
+    return Candidates(**merge(found, encodings))
+
+
+def every_other(batch: Candidates, first: int) -> tuple[Candidates, Tensor]:
+    """The candidates of every second seed from `first`, 0 or 1, numbered anew; and where they lie.
+
+    The latter is boolean (C,).
+    """
+    inside_C = batch.candidate_seeds_C % 2 == first
+    inside_T = batch.left_out_seeds_T % 2 == first
+    half = Candidates(
+        anchor_days=batch.anchor_days,
+        num_seeds=(batch.num_seeds + 1 - first) // 2,
+        candidate_seeds_C=batch.candidate_seeds_C[inside_C] // 2,
+        candidate_items_C=batch.candidate_items_C[inside_C],
+        features_CF=batch.features_CF[inside_C],
+        is_label_C=batch.is_label_C[inside_C],
+        left_out_seeds_T=batch.left_out_seeds_T[inside_T] // 2,
+        left_out_items_T=batch.left_out_items_T[inside_T],
+        negative_share=batch.negative_share,
+    )
+    return half, inside_C
+
+
+class CandidateRow:
+    """The candidates of one row of `subgraphs` as numpy arrays."""
+
+    def __init__(self, batch: pa.RecordBatch, row: int) -> None:
+        self.anchor_days = float(
+            arrow.days(batch.column(schema.ANCHOR_TIME).slice(row, 1), null=np.nan)[0]
+        )
+        self.num_seeds = int(batch.column(schema.NUM_SEEDS)[row].as_py())
+        self.candidate_offsets = flat(batch, "candidate_offsets", row, np.int64)
+        self.items = flat(batch, schema.ITEMS, row, np.int64)
+        stored = batch.column(schema.FEATURES)[row].as_buffer()
+        self.features = np.frombuffer(stored, schema.PACKED)
+        self.is_label = flat(batch, schema.IS_LABEL, row, np.bool_)
+
+
+def first_seeds(rows: Sequence[CandidateRow]) -> np.ndarray:
+    """The number of each row's first seed, and behind them that of all seeds."""
+    return np.cumsum([0, *(row.num_seeds for row in rows)])
+
+
+def merge(rows: Sequence[CandidateRow], encodings: Encodings) -> dict[str, Any]:
+    """The fields of `Candidates`."""
+    anchors = {row.anchor_days for row in rows}
+    assert len(anchors) == 1, f"a batch has one anchor, got {sorted(anchors)}"
+    seeds, num_features = first_seeds(rows), len(encodings.pair_names)
+    candidates = merge_offsets([row.candidate_offsets for row in rows], seeds)
+    features = np.concatenate([row.features for row in rows])
+    assert len(features) == len(candidates) * num_features, "pair features do not fit candidates"
+    items = torch.from_numpy(np.concatenate([row.items for row in rows]))
+    return {
+        "anchor_days": anchors.pop(),
+        "num_seeds": int(seeds[-1]),
+        "candidate_seeds_C": candidates,
+        "candidate_items_C": items,
+        "features_CF": torch.from_numpy(features.reshape(len(candidates), num_features)),
+        "is_label_C": torch.from_numpy(np.concatenate([row.is_label for row in rows])),
+        "left_out_seeds_T": candidates[:0],
+        "left_out_items_T": items[:0],
+        "negative_share": 1.0,
+    }
+
+
+def flat(batch: pa.RecordBatch, column: str, row: int, dtype: Any) -> np.ndarray:
+    """The list of one row."""
+    values = batch.column(column)[row].values
+    array: np.ndarray = values.to_numpy(zero_copy_only=False).astype(dtype)
+    return array
+
+
+def joined(parts: list[np.ndarray], dtype: Any) -> np.ndarray:
+    """One after the other; of none an empty array."""
+    return np.concatenate([np.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
+
+
+def merge_offsets(offsets: list[np.ndarray], seeds: np.ndarray) -> Tensor:
+    """For each entry of the merged lists the seed it belongs to."""
+    owners = [
+        np.repeat(np.arange(len(ends) - 1) + first, np.diff(ends))
+        for ends, first in zip(offsets, seeds[:-1], strict=True)
+    ]
+    return torch.from_numpy(joined(owners, np.int64))
