@@ -2,9 +2,9 @@
 
     python benchmarks/ablation.py --config CONFIG --as-of 2011-05-13 --as-of 2011-06-12 --record
 
-Each date is prepared once. The full model and one model without each part are trained on it with
-the same seed and scored on what was bought after the date; differences are paired by user, and the
-users of all dates are drawn together. Parts are:
+The full model and one model without each part are trained with the same seed and scored on what was
+bought after each date; differences are paired by user, and the users of all dates are drawn
+together. Parts are:
 
 - `graph`: the graph's score counts nothing (the same trained model with its weight at 0);
 - `trees`: the boosted trees count nothing (the same model with their scale at 0);
@@ -12,7 +12,11 @@ users of all dates are drawn together. Parts are:
 - `heads`: one pair head instead of several;
 - `ranks`: one process that takes as many groups per step as all ranks took together;
 - `negatives`: all negatives in every step instead of a share;
-- `group NAME`: the pair features of a group count as missing (`pair_features.groups`).
+- `group NAME`: the pair features of a group count as missing (`pair_features.groups`);
+- `table NAME`: an event table other than the target's is not there at all;
+- `anchors`: half as many training anchors.
+
+Each date is prepared once for all but the last two.
 """
 
 import io
@@ -33,7 +37,7 @@ from recspark.pipeline.start import Run
 from recspark.prepare import interactions, pair_features, tastes
 from recspark.query.parse import parse
 from recspark.report import terminal
-from recspark.schema import ENTITY, SCORE
+from recspark.schema import ENTITY, SCORE, TRAIN
 from recspark.session import close_session, open_session
 from recspark.tracking import open_tracker
 
@@ -67,6 +71,17 @@ def variants(
         yield f"group {group}", changed(chosen, "model", ignored_features=names)
 
 
+def prepared_anew(run: Run) -> Iterator[tuple[str, settings.Settings]]:
+    """Name and settings of every model whose tables have to be prepared without something."""
+    chosen = run.settings
+    for table in chosen.event_tables:
+        if table != run.query.target_table:
+            others = {name: one for name, one in chosen.tables.items() if name != table}
+            yield f"table {table}", chosen.model_copy(update={"tables": others})
+    num_anchors = len(run.anchor_times(TRAIN))
+    yield "anchors", changed(chosen, "snapshots", train_anchors=max(num_anchors // 2, 1))
+
+
 def silenced(state: bytes, name: str) -> bytes:
     """The same parameters with the weight of this name at 0."""
     parameters = torch.load(io.BytesIO(state))
@@ -79,7 +94,7 @@ def silenced(state: bytes, name: str) -> bytes:
 def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
     """Train and score the full model and every variant of one date."""
     prepared = prepare.prepare(run)
-    others = [r.table for r in interactions.roles(prepared.encodings, run.settings.tables)[1:]]
+    others = [r.table for r in interactions.roles(prepared.encodings)[1:]]
     truth = prepared.truth
     assert truth is not None
     found: dict[str, np.ndarray] = {}
@@ -87,6 +102,10 @@ def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
 
     def measure(name: str, at: Run, state: bytes) -> None:
         found[name] = _per_user(at, prepared, state, truth)
+
+    def learnt_without(name: str, at: Run, tables: Prepared) -> bytes:
+        with tracker.run(f"{name} left out {run.run_date:%Y-%m-%d}") as tracked:
+            return learn.learn(at, tables, tracked).serving
 
     with tracker.run(f"{run.settings.name} ablation {run.run_date:%Y-%m-%d}") as tracked:
         learnt = learn.learn(run, prepared, tracked)
@@ -102,8 +121,15 @@ def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
         if parts and name not in parts:
             continue
         at = replace(run, settings=chosen)
-        with tracker.run(f"{name} left out {run.run_date:%Y-%m-%d}") as tracked:
-            measure(name, at, learn.learn(at, prepared, tracked).serving)
+        measure(name, at, learnt_without(name, at, prepared))
+    for name, chosen in prepared_anew(run):
+        if parts and name not in parts:
+            continue
+        beside = changed(chosen, "output", workspace=run.settings.stage_path("ablation"))
+        spark = run.workspace.spark
+        at = start.start(spark, beside, run.query, run.run_date, holdout=False)
+        anew = prepare.prepare(at)
+        found[name] = _per_user(at, anew, learnt_without(name, at, anew), truth)
     return Scores(found)
 
 

@@ -60,6 +60,8 @@ class Encodings(_Frozen):
     target_table: str  # event table of the query's target
     target_entity_key: str  # its foreign key to the entity table
     target_item_key: str  # its foreign key to the item table
+    target_price_column: str | None  # its numeric column of prices per unit, if it has one
+    target_quantity_column: str | None  # its numeric column of units, if it has one
     nodes: dict[str, TableEncoding]  # node tables; foreign_keys are their parents
     events: dict[str, TableEncoding]  # event tables
     item_keys: tuple[Any, ...] = ()  # primary keys with an id embedding; key i has code i + 1

@@ -7,6 +7,8 @@ run (the model, the recommendations) speaks of primary keys.
 Every stage table has the column `run_date` and is written by replacing that slice.
 """
 
+NUMERIC_TYPES = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal")
+
 RUN_DATE = "run_date"  # date        the slice that a run owns
 ANCHOR_TIME = "anchor_time"  # timestamp   inputs are <= it, labels in (it + start, it + end]
 SPLIT = "split"  # string      one of the four below

@@ -41,13 +41,16 @@ class Table(_Section):
     end_time_column: str | None = None  # node tables: exists until, exclusive; null: no end
     foreign_keys: dict[str, str] = Field(default_factory=dict)  # column -> table it points to
     ignore: tuple[str, ...] = ()  # columns that are never read as features
-    price_column: str | None = None  # event tables: amount paid per unit, if there is one
-    quantity_column: str | None = None  # event tables: units bought, if there is one
+    price_column: str | None = None  # event tables: amount paid per unit; default: by its name
+    quantity_column: str | None = None  # event tables: units bought; default: by its name
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.path is None) == (self.name is None):
             raise ValueError("give either path or name")
+        for role in ("price_column", "quantity_column"):
+            if getattr(self, role) in self.ignore:
+                raise ValueError(f"{role} is under ignore too; take it out of one of the two")
         return self
 
     @property

@@ -90,6 +90,13 @@ def _pin_one(spark: SparkSession, name: str, table: Table) -> Source:
                 f"{where}: no column '{column}' in '{table.location}'"
                 f"{nearest(str(column), frame.columns)}"
             )
+    for role in ("price_column", "quantity_column"):
+        column = getattr(table, role)
+        kind = "" if column is None else frame.schema[column].dataType.simpleString()
+        if column is not None and kind.partition("(")[0] not in schema.NUMERIC_TYPES:
+            raise ValueError(
+                f"{where}.{role}: '{column}' is {kind}; make it a number or leave {role} out."
+            )
     for column in filter(None, [table.time_column, table.end_time_column]):
         kind = frame.schema[column].dataType.simpleString()
         if kind not in ("timestamp", "timestamp_ntz", "date"):

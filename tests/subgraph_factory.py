@@ -22,6 +22,8 @@ ENCODINGS = Encodings(
     target_table="transactions",
     target_entity_key="user_id",
     target_item_key="item_id",
+    target_price_column=None,
+    target_quantity_column=None,
     nodes={
         "users": TableEncoding(
             numbers=(NUMBER,), categories=(CATEGORY,), times=("joined",), texts=("about",)

@@ -86,6 +86,8 @@ def test_hop_2_surrounds_what_hop_1_reached_and_at_complete_anchors_all_that_exi
         target_table="purchases",
         target_entity_key="user_id",
         target_item_key="item_id",
+        target_price_column=None,
+        target_quantity_column=None,
         nodes={"users": TableEncoding(), "items": TableEncoding()},
         events={
             "purchases": TableEncoding(foreign_keys=key),

@@ -45,6 +45,13 @@ def test_what_is_not_written_has_its_default():
     assert shop.stage_path("snapshots") == "/shop/stages/snapshots"
 
 
+def test_a_price_that_is_ignored_too_is_told():
+    shop = changed("tables.transactions.price_column", "paid")
+    shop["tables"]["transactions"]["ignore"] = ["paid"]
+    with pytest.raises(ValueError, match=r"tables\.transactions: price_column is under ignore too"):
+        settings.parse(shop)
+
+
 def test_tables_are_told_apart_by_what_points_to_them():
     shop = settings.parse(SHOP)
     assert shop.node_tables == ("users", "items")

@@ -9,6 +9,8 @@ KEYS = (("user_id", "users"), ("item_id", "items"))
 ENCODINGS = Encodings(
     entity_table="users", item_table="items", target_table="bought",
     target_entity_key="user_id", target_item_key="item_id",
+    target_price_column=None,
+    target_quantity_column=None,
     nodes={"users": TableEncoding(numbers=(Number(column="age", center=0, scale=1),)),
            "items": TableEncoding()},
     events={"bought": TableEncoding(foreign_keys=KEYS)}, text_buckets=8,

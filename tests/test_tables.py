@@ -56,6 +56,11 @@ def test_sources_are_pinned_to_their_newest_version_whatever_is_written_later(sp
         ({"path": "/not/there"}, "tables.sales: no Delta table at '/not/there'; write it first"),
         ({"path": None, "name": "not_there"}, "tables.sales: no Delta table at 'not_there'"),
         ({"price_column": "sold_for"}, "tables.sales: no column 'sold_for' in '"),
+        (
+            {"price_column": "sold_on"},
+            "tables.sales.price_column: 'sold_on' is string; make it a number or leave "
+            "price_column out.",
+        ),
         ({"time_column": "sold"}, "did you mean 'sold_on'? Known: sold_at, sold_on, user_id."),
         (
             {"time_column": "sold_on"},

@@ -32,3 +32,15 @@ def ragged(lists: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     values = lists.flatten().to_numpy(zero_copy_only=False).astype(dtype)
     return values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def flat(batch: pa.RecordBatch, column: str, row: int, dtype: Any) -> np.ndarray:
+    """The list in one row of a column."""
+    values = batch.column(column)[row].values
+    array: np.ndarray = values.to_numpy(zero_copy_only=False).astype(dtype)
+    return array
+
+
+def joined(parts: list[np.ndarray], dtype: Any) -> np.ndarray:
+    """One after another; of none an empty array."""
+    return np.concatenate([np.zeros(0, dtype), *(part.astype(dtype) for part in parts)])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recspark import schema
 from recspark.encodings import Encodings
-from recspark.gnn import candidates
+from recspark.gnn import arrow, candidates
 from recspark.gnn.catalogue import Features
 
 COLUMNS = (
@@ -114,8 +114,8 @@ class _Group(candidates.CandidateRow):
         super().__init__(batch, row)
         self.nodes = _structs(batch.column(schema.NODES)[row].values, "table")
         self.edges = _structs(batch.column("edges")[row].values, schema.RELATION)
-        self.label_offsets = candidates.flat(batch, "label_offsets", row, np.int64)
-        self.labels = candidates.flat(batch, schema.LABELS, row, np.int64)
+        self.label_offsets = arrow.flat(batch, "label_offsets", row, np.int64)
+        self.labels = arrow.flat(batch, schema.LABELS, row, np.int64)
         self.positions: dict[Place, np.ndarray] = {}  # of each list's nodes in the batch's list
         self.is_first: dict[Place, np.ndarray] = {}  # whether no group before has the node
 
@@ -136,7 +136,7 @@ def _structs(structs: pa.StructArray, name: str) -> dict[Place, _Arrays]:
 def _merge_nodes(place: Place, groups: list[_Group], encodings: Encodings) -> NodeList:
     hop, table = place
     lists = [group.nodes.get(place) for group in groups]
-    nodes = candidates.joined([arrays[schema.NODE] for arrays in lists if arrays], np.int64)
+    nodes = arrow.joined([arrays[schema.NODE] for arrays in lists if arrays], np.int64)
     if hop == 0:
         kept = positions = np.arange(len(nodes))
     else:
@@ -160,10 +160,10 @@ def _packed_features(lists: list[_Arrays], num_nodes: int, encodings: Encodings)
     encoding = encodings.nodes[encodings.entity_table]
 
     def rows(column: str, width: int, dtype: Any) -> Tensor:
-        values = candidates.joined([arrays[column] for arrays in lists], dtype)
+        values = arrow.joined([arrays[column] for arrays in lists], dtype)
         return torch.from_numpy(values.reshape(num_nodes, width))
 
-    lengths = candidates.joined([np.diff(arrays["bucket_offsets"]) for arrays in lists], np.int64)
+    lengths = arrow.joined([np.diff(arrays["bucket_offsets"]) for arrays in lists], np.int64)
     if len(lengths) == 0:
         lengths = np.zeros(num_nodes, np.int64)
     return Features(
@@ -171,7 +171,7 @@ def _packed_features(lists: list[_Arrays], num_nodes: int, encodings: Encodings)
         codes_NC=rows(schema.CODES, len(encoding.categories), np.int64),
         times_NT=rows(schema.TIMES, len(encoding.times), np.float64),
         buckets=torch.from_numpy(
-            candidates.joined([arrays[schema.BUCKETS] for arrays in lists], np.int64)
+            arrow.joined([arrays[schema.BUCKETS] for arrays in lists], np.int64)
         ),
         bucket_offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
     )
@@ -201,17 +201,17 @@ def _merge_edges(place: Place, groups: list[_Group], encodings: Encodings) -> Ed
         for name, feature in (("numbers_EF", schema.NUMBERS), ("codes_EC", schema.CODES)):
             width = len(arrays[feature]) // num_edges if num_edges else 0
             parts[name].append(arrays[feature].reshape(num_edges, width)[kept].ravel())
-    destinations_E = torch.from_numpy(candidates.joined(parts["destinations_E"], np.int64))
+    destinations_E = torch.from_numpy(arrow.joined(parts["destinations_E"], np.int64))
 
     def wide(name: str, width: int, dtype: Any) -> Tensor:
         return torch.from_numpy(
-            candidates.joined(parts[name], dtype).reshape(len(destinations_E), width)
+            arrow.joined(parts[name], dtype).reshape(len(destinations_E), width)
         )
 
     return Edges(
         destinations_E=destinations_E,
         sources_EK=wide("sources_EK", len(tables), np.int64),
-        ages_E=torch.from_numpy(candidates.joined(parts["ages_E"], np.float32)),
+        ages_E=torch.from_numpy(arrow.joined(parts["ages_E"], np.float32)),
         numbers_EF=wide("numbers_EF", len(event.numbers), np.float32),
         codes_EC=wide("codes_EC", len(event.categories), np.int64),
     )

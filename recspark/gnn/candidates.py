@@ -50,10 +50,7 @@ def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Candidates:
 
 
 def every_other(batch: Candidates, first: int) -> tuple[Candidates, Tensor]:
-    """The candidates of every second seed from `first`, 0 or 1, numbered anew; and where they lie.
-
-    The latter is boolean (C,).
-    """
+    """Every second seed from `first` (0 or 1), numbered anew, and which candidates are theirs."""
     inside_C = batch.candidate_seeds_C % 2 == first
     inside_T = batch.left_out_seeds_T % 2 == first
     half = Candidates(
@@ -78,11 +75,11 @@ class CandidateRow:
             arrow.days(batch.column(schema.ANCHOR_TIME).slice(row, 1), null=np.nan)[0]
         )
         self.num_seeds = int(batch.column(schema.NUM_SEEDS)[row].as_py())
-        self.candidate_offsets = flat(batch, "candidate_offsets", row, np.int64)
-        self.items = flat(batch, schema.ITEMS, row, np.int64)
+        self.candidate_offsets = arrow.flat(batch, "candidate_offsets", row, np.int64)
+        self.items = arrow.flat(batch, schema.ITEMS, row, np.int64)
         stored = batch.column(schema.FEATURES)[row].as_buffer()
         self.features = np.frombuffer(stored, schema.PACKED)
-        self.is_label = flat(batch, schema.IS_LABEL, row, np.bool_)
+        self.is_label = arrow.flat(batch, schema.IS_LABEL, row, np.bool_)
 
 
 def first_seeds(rows: Sequence[CandidateRow]) -> np.ndarray:
@@ -112,22 +109,10 @@ def merge(rows: Sequence[CandidateRow], encodings: Encodings) -> dict[str, Any]:
     }
 
 
-def flat(batch: pa.RecordBatch, column: str, row: int, dtype: Any) -> np.ndarray:
-    """The list of one row."""
-    values = batch.column(column)[row].values
-    array: np.ndarray = values.to_numpy(zero_copy_only=False).astype(dtype)
-    return array
-
-
-def joined(parts: list[np.ndarray], dtype: Any) -> np.ndarray:
-    """One after the other; of none an empty array."""
-    return np.concatenate([np.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
-
-
 def merge_offsets(offsets: list[np.ndarray], seeds: np.ndarray) -> Tensor:
     """For each entry of the merged lists the seed it belongs to."""
     owners = [
         np.repeat(np.arange(len(ends) - 1) + first, np.diff(ends))
         for ends, first in zip(offsets, seeds[:-1], strict=True)
     ]
-    return torch.from_numpy(joined(owners, np.int64))
+    return torch.from_numpy(arrow.joined(owners, np.int64))

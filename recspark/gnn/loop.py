@@ -18,7 +18,7 @@ import torch
 
 from recspark import files, schema
 from recspark.encodings import Encodings
-from recspark.gnn import boosting, cache, choosing, steps
+from recspark.gnn import boosting, cache, choosing
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import ITEM_STATE_COLUMNS, NODE_COLUMNS, Catalogue
 from recspark.gnn.checkpoint import Checkpoints, Progress, copied, write_whole
@@ -27,7 +27,7 @@ from recspark.gnn.job import Epoch, GroupChoice, RankReport, TrainJob
 from recspark.gnn.model import Network
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks, join
-from recspark.gnn.steps import STEPS_PER_ROUND, Parallel, Steps, descent, seed_torch
+from recspark.gnn.steps import STEPS_PER_ROUND, Parallel, Steps, descent, plan_rounds, seed_torch
 from recspark.gnn.validation import Judge, Quality
 from recspark.ranges import RowRange
 
@@ -168,12 +168,12 @@ class _Training:
         )  # fmt: skip
         while not progress.is_over(max_epochs, patience):
             epoch, started = progress.epochs_done + 1, time.monotonic()
-            taken = Steps(
+            steps = Steps(
                 self.job, ranks, self.catalogue, self.encodings,
                 groups, network, parallel, optimizer, schedule, line,
             )  # fmt: skip
-            mean_loss = taken.run(epoch, num_rounds, weight=1 if num_own_rounds else 0)
-            self.num_steps += taken.num_done
+            mean_loss = steps.run(epoch, num_rounds, weight=1 if num_own_rounds else 0)
+            self.num_steps += steps.num_done
             by_weight = validate(network) if validate is not None else {}
             chosen = float(network.tower_weight)
             quality, without_graph = by_weight.get(chosen), by_weight.get(0.0)
@@ -259,7 +259,7 @@ class _Training:
         """
         groups = self._own(splits)
         if groups is not None:
-            return groups, len(steps.plan(groups, self.job.training, 0, 0))
+            return groups, len(plan_rounds(groups, self.job.training, 0, 0))
         everyones = (one for share in self.job.ranges[schema.TRAIN] for one in share)
         lent = next((one for one in everyones if one.num_rows), None)
         assert lent is not None, "no rank has a row to train on"

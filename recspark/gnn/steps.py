@@ -30,7 +30,9 @@ _EPOCH_STREAM, _RANK_STREAM = 7_919, 104_729  # keep the random numbers of epoch
 _MAX_GRADIENT_NORM = 1.0
 
 
-def plan(groups: GroupStore, training: settings.Training, seed: int, epoch: int) -> list[list[int]]:
+def plan_rounds(
+    groups: GroupStore, training: settings.Training, seed: int, epoch: int
+) -> list[list[int]]:
     """The groups of each round of an epoch."""
     groups_per_round = STEPS_PER_ROUND * training.groups_per_batch
     return epochs.plan(groups.anchors_G, groups_per_round, seed, epoch)
@@ -84,7 +86,7 @@ class Steps:
         seed_torch(rank_seed)  # of dropout; set per epoch, so that a resumed run draws the same
         generator = torch.Generator().manual_seed(rank_seed)
         self.network.train()
-        planned = plan(self.groups, job.training, job.seed, epoch)
+        planned = plan_rounds(self.groups, job.training, job.seed, epoch)
         total, seen, shown_loss = 0.0, 0, 0.0
         for number in range(num_rounds):
             is_own = number < len(planned)

@@ -141,7 +141,7 @@ def _write_candidates(
 ) -> tuple[Encodings, DataFrame]:
     """Item states, candidates, and (when fitting) the quantiles of their features."""
     chosen, workspace = run.settings.candidates, run.workspace
-    roles = interactions.roles(encodings, run.settings.tables)
+    roles = interactions.roles(encodings)
     item_traits = tastes.traits(encodings)
     times = sorted({anchor.time for anchor in run.anchors})
     states = item_states.build(

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from recspark import settings
+from recspark import schema, settings
 from recspark.encodings import Encodings, TableEncoding
 from recspark.pipeline import prepare as stages
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
 from recspark.prepare import interactions, item_trends, pair_features, tastes
 from recspark.prepare.anchors import Anchor
-from recspark.prepare.statistics import NUMERIC
 from recspark.registry import ModelVersion, Registry
 from recspark.tables import Workspace
 
@@ -112,7 +111,7 @@ def check_readable(run: Run, model: RegisteredModel) -> None:
 
 
 def _check_features(run: Run, model: RegisteredModel) -> None:
-    others = [role.table for role in interactions.roles(model.encodings, run.settings.tables)[1:]]
+    others = [role.table for role in interactions.roles(model.encodings)[1:]]
     for kind, trained, now in (
         (
             "pair",
@@ -146,7 +145,7 @@ def _check_table(run: Run, model: RegisteredModel, name: str, encoding: TableEnc
             raise _unreadable(model, f"'{name}' has no column '{column}'")
     for column in numbers:
         kind = kinds[column]
-        if kind.partition("(")[0] not in NUMERIC:
+        if kind.partition("(")[0] not in schema.NUMERIC_TYPES:
             raise _unreadable(model, f"'{name}.{column}' is {kind}, it was a number")
 
 

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from recspark import schema
 from recspark.encodings import Encodings, TableEncoding
-from recspark.prepare import events, nodes, statistics
+from recspark.prepare import amounts, events, nodes, statistics
 from recspark.query.nodes import Query
 from recspark.settings import Settings
 from recspark.tables import Source, Workspace
@@ -119,15 +119,19 @@ def fit(
 
     with ThreadPoolExecutor() as pool:  # small queries, of which planning takes the most
         fitted = dict(zip(settings.tables, pool.map(fit_one, settings.tables), strict=True))
+    target = query.target_table
+    numbers = [number.column for number in fitted[target].numbers]
     return Encodings(
         entity_table=query.entity_table,
         item_table=query.item_table,
-        target_table=query.target_table,
+        target_table=target,
         target_entity_key=query.target_entity_key,
         target_item_key=query.target_item_key,
+        target_price_column=amounts.price_column(target, settings.tables[target], numbers),
+        target_quantity_column=amounts.quantity_column(target, settings.tables[target], numbers),
         nodes={name: fitted[name] for name in settings.node_tables},
         events={name: fitted[name] for name in settings.event_tables},
-        item_keys=_sold_often(sources[query.target_table], query, newest_train_anchor),
+        item_keys=_sold_often(sources[target], query, newest_train_anchor),
         text_buckets=settings.model.text_buckets,
     )
 

@@ -9,7 +9,6 @@ from pyspark.sql import functions as F
 
 from recspark import schema
 from recspark.encodings import Encodings
-from recspark.settings import Table
 
 KIND = "kind"  # int      position of the event's table among the roles; 0 is the target table
 PRICE = "price"  # double   per unit; NaN where unknown
@@ -27,9 +26,10 @@ class EventRoles:
     quantity_position: int | None = None  # in `amounts`; None: the table has no quantity
 
 
-def roles(encodings: Encodings, declared: Mapping[str, Table]) -> tuple[EventRoles, ...]:
+def roles(encodings: Encodings) -> tuple[EventRoles, ...]:
     """The event tables that point to both an entity and an item; the target table comes first."""
     target = encodings.target_table
+    price, quantity = encodings.target_price_column, encodings.target_quantity_column
     others = [name for name in encodings.events if name != target]
     found = []
     for name in [target, *others]:
@@ -46,8 +46,8 @@ def roles(encodings: Encodings, declared: Mapping[str, Table]) -> tuple[EventRol
                 table=name,
                 entity_position=entity if is_target else tables.index(encodings.entity_table),
                 item_position=item if is_target else tables.index(encodings.item_table),
-                price_position=_position(numbers, declared[name].price_column),
-                quantity_position=_position(numbers, declared[name].quantity_column),
+                price_position=_position(numbers, price) if is_target else None,
+                quantity_position=_position(numbers, quantity) if is_target else None,
             )
         )
     return tuple(found)
@@ -83,4 +83,4 @@ def _amount(position: int | None) -> Column:
 
 
 def _position(columns: Sequence[str], column: str | None) -> int | None:
-    return columns.index(column) if column is not None and column in columns else None
+    return None if column is None else columns.index(column)

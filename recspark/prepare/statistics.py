@@ -12,6 +12,7 @@ from datetime import datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recspark import schema
 from recspark.encodings import Category, Number, TableEncoding
 from recspark.prepare.columns import signed_log
 from recspark.settings import Table
@@ -19,7 +20,6 @@ from recspark.windows import is_visible
 
 log = logging.getLogger(__name__)
 
-NUMERIC = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal")
 TIME_TYPES = ("timestamp", "timestamp_ntz", "date")
 TEXT_MIN_WORDS = 1.5  # a string column with this many words per value, or more, is text
 SIGNIFICANT_DIGITS = 6  # rounds away the order in which partitions were summed
@@ -67,7 +67,7 @@ def _kinds(name: str, source: DataFrame, declared: Table, is_event: bool) -> dic
         kind = field.dataType.simpleString().partition("(")[0]
         if field.name in skipped:
             continue
-        if kind in NUMERIC:
+        if kind in schema.NUMERIC_TYPES:
             kinds[field.name] = "number"
         elif kind == "boolean":
             kinds[field.name] = "category"
