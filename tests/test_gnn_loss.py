@@ -133,7 +133,7 @@ def test_an_item_that_is_not_on_sale_gets_no_gradient(batch, outputs):
     free = replace(outputs, items=replace(outputs.items, prior_J=prior_J))
     for negatives in (None, torch.tensor([0, 4, 5])):
         prior_J.grad = None
-        loss.softmax_loss(free, batch, AVAILABLE, negatives).total.backward()
+        loss.loss(free, batch, AVAILABLE, negatives).total.backward()
         assert prior_J.grad[~AVAILABLE].tolist() == [0, 0]
         assert prior_J.grad[AVAILABLE].abs().max() > 0
 
@@ -146,25 +146,11 @@ def test_a_batch_where_nobody_bought_counts_no_seed_and_has_a_gradient_of_zero(b
     )
     for negatives in (None, torch.tensor([0, 5])):
         pairs_CH.grad = None
-        found = loss.softmax_loss(outputs, unlabelled, AVAILABLE, negatives)
-        ranked = loss.rank_loss(pairs_CH, unlabelled, AVAILABLE)
-        (found.total + ranked.total).backward()
-        assert found.num_seeds == ranked.num_seeds == 0
-        assert found.total == ranked.total == 0
+        found = loss.loss(outputs, unlabelled, AVAILABLE, negatives)
+        found.total.backward()
+        assert found.num_seeds == 0
+        assert found.total == 0
         assert pairs_CH.grad.abs().max() == 0
-
-
-def test_each_head_is_ranked_alone_and_only_seeds_with_a_label_on_sale_count(batch, outputs):
-    pairs_CH = outputs.pairs_CH
-    found = loss.rank_loss(pairs_CH, batch, AVAILABLE)
-    on_sale_C = AVAILABLE[batch.candidate_items_C]
-    bought_C = batch.is_label_C & on_sale_C
-    alone = [
-        loss.lambda_rank(scores_C, bought_C, on_sale_C, batch.candidate_seeds_C, 3).sum()
-        for scores_C in pairs_CH.T
-    ]
-    torch.testing.assert_close(found.total, sum(alone) / 2)
-    assert found.num_seeds == len(set(batch.candidate_seeds_C[bought_C].tolist()))
 
 
 def test_negatives_that_were_kept_stand_for_those_left_out_on_average(batch, outputs):

@@ -49,24 +49,6 @@ def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Candidates:
     return Candidates(**merge(found, encodings))
 
 
-def every_other(batch: Candidates, first: int) -> tuple[Candidates, Tensor]:
-    """Every second seed from `first` (0 or 1), numbered anew, and which candidates are theirs."""
-    inside_C = batch.candidate_seeds_C % 2 == first
-    inside_T = batch.left_out_seeds_T % 2 == first
-    half = Candidates(
-        anchor_days=batch.anchor_days,
-        num_seeds=(batch.num_seeds + 1 - first) // 2,
-        candidate_seeds_C=batch.candidate_seeds_C[inside_C] // 2,
-        candidate_items_C=batch.candidate_items_C[inside_C],
-        features_CF=batch.features_CF[inside_C],
-        is_label_C=batch.is_label_C[inside_C],
-        left_out_seeds_T=batch.left_out_seeds_T[inside_T] // 2,
-        left_out_items_T=batch.left_out_items_T[inside_T],
-        negative_share=batch.negative_share,
-    )
-    return half, inside_C
-
-
 class CandidateRow:
     """The candidates of one row of `subgraphs` as numpy arrays."""
 

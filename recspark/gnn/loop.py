@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from recspark import files, schema
 from recspark.encodings import Encodings
-from recspark.gnn import boosting, cache, choosing
+from recspark.gnn import boosting, cache, choosing, epochs
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import ITEM_STATE_COLUMNS, NODE_COLUMNS, Catalogue
 from recspark.gnn.checkpoint import Checkpoints, Progress, copied, write_whole
@@ -27,7 +28,7 @@ from recspark.gnn.job import Epoch, GroupChoice, RankReport, TrainJob
 from recspark.gnn.model import Network
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks, join
-from recspark.gnn.steps import STEPS_PER_ROUND, Parallel, Steps, descent, plan_rounds, seed_torch
+from recspark.gnn.steps import Steps, descent, seed_torch
 from recspark.gnn.validation import Judge, Quality
 from recspark.ranges import RowRange
 
@@ -149,30 +150,35 @@ class _Training:
         state `like` is taken over.
         """
         ranks = self.ranks
-        groups, num_own_rounds = self._groups(splits)
-        num_rounds = ranks.largest(num_own_rounds)
+        groups, num_own_batches = self._groups(splits)
+        steps_per_epoch = ranks.largest(num_own_batches)
         seed_torch(self.job.seed)
         network = Network(self.encodings, self.job.model).to(ranks.device)
         if like is not None:
             network.load_state_dict(
                 {name: like[name] for name in choosing.TAKEN_OVER}, strict=False
             )
-        optimizer, schedule = descent(network, self.job.training, falls_within * num_rounds)
+        optimizer, schedule = descent(network, self.job.training, falls_within * steps_per_epoch)
         checkpoints = Checkpoints.of(self.job, phase)
         progress = checkpoints.load_into(network, optimizer, schedule)
         self.resumed_from_epoch += progress.epochs_done
-        parallel = Parallel.of(network, ranks)
+        # Buffers are constants from the encodings, equal on all ranks.
+        parallel = (
+            DistributedDataParallel(network, forward_sync_buffers=False)
+            if ranks.world_size > 1
+            else network
+        )
         line = ProgressLine(
-            Path(self.job.progress_path), phase, max_epochs, num_rounds * STEPS_PER_ROUND,
+            Path(self.job.progress_path), phase, max_epochs, steps_per_epoch,
             progress.epochs_done,
         )  # fmt: skip
         while not progress.is_over(max_epochs, patience):
             epoch, started = progress.epochs_done + 1, time.monotonic()
             steps = Steps(
                 self.job, ranks, self.catalogue, self.encodings,
-                groups, network, parallel, optimizer, schedule, line,
+                groups, parallel, optimizer, schedule, line,
             )  # fmt: skip
-            mean_loss = steps.run(epoch, num_rounds, weight=1 if num_own_rounds else 0)
+            mean_loss = steps.run(epoch, steps_per_epoch, weight=1 if num_own_batches else 0)
             self.num_steps += steps.num_done
             by_weight = validate(network) if validate is not None else {}
             chosen = float(network.tower_weight)
@@ -252,14 +258,15 @@ class _Training:
         return GroupStore(own) if own else None
 
     def _groups(self, splits: tuple[str, ...]) -> tuple[GroupStore, int]:
-        """This rank's groups of the splits and in how many rounds they come.
+        """This rank's groups of the splits and in how many batches they come.
 
         A rank without any gets one of another rank's, to take part in the others' steps with
-        weight 0, and 0 rounds.
+        weight 0, and 0 batches.
         """
         groups = self._own(splits)
         if groups is not None:
-            return groups, len(plan_rounds(groups, self.job.training, 0, 0))
+            planned = epochs.plan(groups.anchors_G, self.job.training.groups_per_batch, 0, 0)
+            return groups, len(planned)
         everyones = (one for share in self.job.ranges[schema.TRAIN] for one in share)
         lent = next((one for one in everyones if one.num_rows), None)
         assert lent is not None, "no rank has a row to train on"

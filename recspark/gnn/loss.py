@@ -1,8 +1,5 @@
 """LambdaRank over the candidates, softmax over the catalogue; both see only items on sale.
 
-LambdaRank decides the order of candidates. The softmax teaches the graph the whole catalogue, and
-the pair head at which level its scores stand beside the graph's.
-
 Axes: B seeds, C candidates, W candidates of one seed padded to the widest, P labels of one seed
 padded, I all items, J rows of the item vectors, S shared negatives, L labels.
 """
@@ -14,14 +11,13 @@ import torch
 from torch import Tensor
 
 from recspark.gnn.batches import Batch
-from recspark.gnn.candidates import Candidates
 from recspark.gnn.model import Outputs
 
 TRUNCATION = 30  # pairs below this rank carry no weight
 MAX_ITEMS_OF_FULL_SOFTMAX = 20_000  # beyond, B x I scores per step cost more than they teach
 NUM_SHARED_NEGATIVES = 1_024
-# The softmax teaches the heads only how high they stand beside the graph; it gets the smaller
-# weight, as its gradient per seed is as large as LambdaRank's.
+# LambdaRank decides the order of candidates and leads; the softmax teaches the tower the rest of
+# the catalogue. Its gradient per seed is of the same size, so it gets the smaller weight.
 SOFTMAX_WEIGHT = 0.3
 _MAX_PAIRS_AT_ONCE = 2_000_000
 
@@ -31,41 +27,36 @@ class Loss:
     """A sum over seeds, and over how many, so that ranks can weight it by the step's total."""
 
     total: Tensor  # scalar
-    num_seeds: int  # seeds with at least one label that is on sale (and, to be ranked, a candidate)
+    num_seeds: int  # seeds with at least one label that is on sale
 
 
-def rank_loss(pairs_CH: Tensor, batch: Candidates, available_I: Tensor) -> Loss:
-    """LambdaRank over the candidates, by every head alone, the mean over heads."""
+def loss(outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tensor | None) -> Loss:
+    """The training loss of a batch, summed over its seeds.
+
+    `negatives_S` are item nodes drawn uniformly from those on sale, with replacement; None means
+    that `outputs.items` holds the whole catalogue and the softmax is exact.
+    """
     valid_C = available_I[batch.candidate_items_C]
     is_label_C, seeds_C = batch.is_label_C & valid_C, batch.candidate_seeds_C
     # Every head learns alone, as if its seeds were others' than the next head's: together they
     # would agree sooner, and average less out.
-    num_heads = pairs_CH.shape[1]
+    num_heads = outputs.pairs_CH.shape[1]
     starts_H1 = batch.num_seeds * torch.arange(num_heads, device=seeds_C.device).unsqueeze(1)
     ranked_B = lambda_rank(
-        pairs_CH.T.flatten(),
+        outputs.pairs_CH.T.flatten(),
         is_label_C.repeat(num_heads),
         valid_C.repeat(num_heads),
         (seeds_C + starts_H1).flatten(),
         batch.num_seeds * num_heads,
     )
-    labels_B = torch.bincount(seeds_C[is_label_C])
-    return Loss(total=ranked_B.sum() / num_heads, num_seeds=int((labels_B > 0).sum()))
-
-
-def softmax_loss(
-    outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tensor | None
-) -> Loss:
-    """Softmax over the catalogue, once as items are ranked and once by the graph alone.
-
-    The graph alone is what `tower_weight` adds to all. `negatives_S` are item nodes drawn uniformly
-    from those on sale, with replacement; None means that `outputs.items` holds the whole catalogue
-    and the softmax is exact.
-    """
+    # Once as items are ranked, and once by the graph alone, which `tower_weight` adds to all.
     listwise_B = softmax(outputs, batch, available_I, negatives_S)
     listwise_B = listwise_B + softmax(*_without_pairs(outputs, batch), available_I, negatives_S)
     labels_B = torch.bincount(batch.label_seeds_L[available_I[batch.label_items_L]])
-    return Loss(total=SOFTMAX_WEIGHT * listwise_B.sum(), num_seeds=int((labels_B > 0).sum()))
+    return Loss(
+        total=ranked_B.sum() / num_heads + SOFTMAX_WEIGHT * listwise_B.sum(),
+        num_seeds=int((labels_B > 0).sum()),
+    )
 
 
 def draw_negatives(available_I: Tensor, generator: torch.Generator) -> Tensor | None:
