@@ -10,10 +10,8 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import repeat
 from typing import cast
 from urllib.parse import unquote
 
@@ -29,7 +27,6 @@ from recspark.settings import NAME_PATTERN, Settings, Table, nearest
 log = logging.getLogger(__name__)
 
 Splits = tuple[str, ...]
-_LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"  # Delta keeps it up to date
 SliceValue = str | date | Splits  # a tuple: any of these
 
 
@@ -56,15 +53,12 @@ class DataFile:
 
 
 def pin(spark: SparkSession, settings: Settings) -> dict[str, Source]:
-    """Resolve every declared table, all at once, to its latest version; check declared columns.
+    """Resolve every declared table to its latest version and check the declared columns.
 
     Raises:
         ValueError: a table that does not exist or lacks a declared column.
     """
-    names, declared = list(settings.tables), list(settings.tables.values())
-    with ThreadPoolExecutor(len(names)) as pool:  # each waits for storage and for planning
-        found = pool.map(_pin_one, repeat(spark), names, declared)
-        return dict(zip(names, found, strict=True))
+    return {name: _pin_one(spark, name, table) for name, table in settings.tables.items()}
 
 
 def _pin_one(spark: SparkSession, name: str, table: Table) -> Source:
@@ -156,7 +150,7 @@ def replace_slice(
         .partitionBy(*slice_values)
         .save(path)
     )
-    return int(str(spark.conf.get(_LAST_COMMIT)))
+    return latest_version(spark, path)
 
 
 def _ensure_checks(
@@ -189,6 +183,12 @@ def _each(value: SliceValue) -> tuple[str | date, ...]:
 def exists(spark: SparkSession, path: str) -> bool:
     """Whether a table lies at this path."""
     return DeltaTable.isDeltaTable(spark, path)
+
+
+def latest_version(spark: SparkSession, path: str) -> int:
+    """The newest version of the table at `path`."""
+    history = DeltaTable.forPath(spark, path).history(1)
+    return int(history.select("version").collect()[0]["version"])
 
 
 def read(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:

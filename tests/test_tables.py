@@ -106,8 +106,7 @@ def test_a_write_replaces_its_slice_and_nothing_else(spark, table, tmp_path):
     assert rows() == expected
     version = write(MONDAY, "test", "test | 5")
     assert rows() == expected
-    newest = DeltaTable.forPath(spark, path).history(1).collect()[0]
-    assert version == newest["version"] == 3
+    assert version == tables.latest_version(spark, path) == 3
 
     def files(**owned):
         return tables.data_files(spark, path, version, owned)

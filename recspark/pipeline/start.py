@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
@@ -106,10 +105,8 @@ def start(
     """
     sources = tables.pin(spark, settings)
     meaning.check_columns(query, {name: source.types() for name, source in sources.items()})
-    with ThreadPoolExecutor() as pool:  # small queries, of which planning takes the most
-        first = pool.submit(graph.first_event, sources[query.target_table], run_date)
-        counted = pool.submit(graph.check, sources, settings, run_date)
-        first_event, num_rows = first.result(), counted.result()
+    first_event = graph.first_event(sources[query.target_table], run_date)
+    num_rows = graph.check(sources, settings, run_date)
     num_train = settings.snapshots.train_anchors or anchors.FEWEST_TRAINING
     if settings.snapshots.train_anchors is None and TRAIN in splits:
         # The newest window that is training's in every kind of run.

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.encodings import Encodings, TableEncoding
+from recspark.encodings import Encodings
 from recspark.prepare import amounts, events, nodes, statistics
 from recspark.query.nodes import Query
 from recspark.settings import Settings
@@ -50,16 +49,12 @@ def check(sources: Mapping[str, Source], settings: Settings, run_date: datetime)
                     f"tables.{name}.foreign_keys.{column} is {own}, but the primary key of "
                     f"'{target}' is {other}; make them the same type."
                 )
-
-    def check_one(name: str) -> int:
+    counts = {}
+    for name in settings.node_tables:
         declared = settings.tables[name]
         rows = nodes.present(sources[name].frame, declared, run_date)
-        return nodes.check_keys(name, rows, declared)
-
-    with ThreadPoolExecutor() as pool:  # small queries, of which planning takes the most
-        return dict(
-            zip(settings.node_tables, pool.map(check_one, settings.node_tables), strict=True)
-        )
+        counts[name] = nodes.check_keys(name, rows, declared)
+    return counts
 
 
 def _kind(source: Source, column: str) -> str:
@@ -106,19 +101,17 @@ def fit(
     sources: Mapping[str, Source], settings: Settings, query: Query, newest_train_anchor: datetime
 ) -> Encodings:
     """How each column is read, from what training anchors may see."""
-
-    def fit_one(name: str) -> TableEncoding:
-        return statistics.fit_table(
+    fitted = {
+        name: statistics.fit_table(
             name,
             sources[name].frame,
-            settings.tables[name],
+            table,
             is_event=name in settings.event_tables,
             newest_train_anchor=newest_train_anchor,
             max_categories=settings.model.max_categories,
         )
-
-    with ThreadPoolExecutor() as pool:  # small queries, of which planning takes the most
-        fitted = dict(zip(settings.tables, pool.map(fit_one, settings.tables), strict=True))
+        for name, table in settings.tables.items()
+    }
     target = query.target_table
     numbers = [number.column for number in fitted[target].numbers]
     return Encodings(
