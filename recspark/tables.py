@@ -89,7 +89,7 @@ def _pin_one(spark: SparkSession, name: str, table: Table) -> Source:
         kind = "" if column is None else frame.schema[column].dataType.simpleString()
         if column is not None and kind.partition("(")[0] not in schema.NUMERIC_TYPES:
             raise ValueError(
-                f"{where}.{role}: '{column}' is {kind}; make it a number or leave {role} out."
+                f"{where}: {role} '{column}' is {kind}; make it a number or leave {role} out."
             )
     for column in filter(None, [table.time_column, table.end_time_column]):
         kind = frame.schema[column].dataType.simpleString()

@@ -58,7 +58,7 @@ def test_sources_are_pinned_to_their_newest_version_whatever_is_written_later(sp
         ({"price_column": "sold_for"}, "tables.sales: no column 'sold_for' in '"),
         (
             {"price_column": "sold_on"},
-            "tables.sales.price_column: 'sold_on' is string; make it a number or leave "
+            "tables.sales: price_column 'sold_on' is string; make it a number or leave "
             "price_column out.",
         ),
         ({"time_column": "sold"}, "did you mean 'sold_on'? Known: sold_at, sold_on, user_id."),
