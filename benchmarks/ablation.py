@@ -100,6 +100,9 @@ def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
     found: dict[str, np.ndarray] = {}
     tracker = open_tracker(run.settings.tracking)
 
+    def is_asked(name: str) -> bool:
+        return not parts or name in parts
+
     def measure(name: str, at: Run, state: bytes) -> None:
         found[name] = _per_user(at, prepared, state, truth)
 
@@ -110,20 +113,20 @@ def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
     with tracker.run(f"{run.settings.name} ablation {run.run_date:%Y-%m-%d}") as tracked:
         learnt = learn.learn(run, prepared, tracked)
     measure(FULL, run, learnt.serving)
-    if GRAPH in parts or not parts:
+    if is_asked(GRAPH):
         measure(GRAPH, run, silenced(learnt.serving, "tower_weight"))
-    if TREES in parts or not parts:
+    if is_asked(TREES):
         measure(TREES, run, silenced(learnt.serving, "pair_head.trees.scale"))
-    if REFIT in parts or not parts:
+    if is_asked(REFIT):
         measure(REFIT, run, learnt.selected)
     traits = tastes.traits(prepared.encodings)
     for name, chosen in variants(run.settings, others, traits):
-        if parts and name not in parts:
+        if not is_asked(name):
             continue
         at = replace(run, settings=chosen)
         measure(name, at, learnt_without(name, at, prepared))
     for name, chosen in prepared_anew(run):
-        if parts and name not in parts:
+        if not is_asked(name):
             continue
         beside = changed(chosen, "output", workspace=run.settings.stage_path("ablation"))
         spark = run.workspace.spark

@@ -7,8 +7,6 @@ run (the model, the recommendations) speaks of primary keys.
 Every stage table has the column `run_date` and is written by replacing that slice.
 """
 
-NUMERIC_TYPES = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal")
-
 RUN_DATE = "run_date"  # date        the slice that a run owns
 ANCHOR_TIME = "anchor_time"  # timestamp   inputs are <= it, labels in (it + start, it + end]
 SPLIT = "split"  # string      one of the four below
@@ -158,3 +156,9 @@ def recommendations(entity_type: str, item_type: str) -> str:
         f"{ITEM}_id {item_type}, {SCORE_VALUE} double, {REASON} string, {MODEL_NAME} string, "
         f"{MODEL_VERSION} int, {ANCHOR_TIME} timestamp, {RUN_ID} string"
     )
+
+
+def is_number(kind: str) -> bool:
+    """Whether Spark's simple type name, such as decimal(10,2), is that of a number."""
+    names = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal")
+    return kind.partition("(")[0] in names

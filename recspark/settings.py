@@ -48,6 +48,10 @@ class Table(_Section):
     def _one_place(self) -> Self:
         if (self.path is None) == (self.name is None):
             raise ValueError("give either path or name")
+        return self
+
+    @model_validator(mode="after")
+    def _amounts_are_read(self) -> Self:
         for role in ("price_column", "quantity_column"):
             if getattr(self, role) in self.ignore:
                 raise ValueError(f"{role} is under ignore too; take it out of one of the two")

@@ -86,8 +86,10 @@ def _pin_one(spark: SparkSession, name: str, table: Table) -> Source:
             )
     for role in ("price_column", "quantity_column"):
         column = getattr(table, role)
-        kind = "" if column is None else frame.schema[column].dataType.simpleString()
-        if column is not None and kind.partition("(")[0] not in schema.NUMERIC_TYPES:
+        if column is None:
+            continue
+        kind = frame.schema[column].dataType.simpleString()
+        if not schema.is_number(kind):
             raise ValueError(
                 f"{where}: {role} '{column}' is {kind}; make it a number or leave {role} out."
             )

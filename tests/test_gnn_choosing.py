@@ -10,7 +10,6 @@ from recspark.gnn import batches, choosing
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.encoders import Quantiles
 from recspark.gnn.model import Network
-from recspark.gnn.pairs import Heads
 from recspark.gnn.ranks import Ranks
 from recspark.gnn.validation import Judge, Quality
 
@@ -110,7 +109,7 @@ def network_preferring(sign):
     network = Network(GROUPED, SHAPE)
     for parameter in network.graph.tower.parameters():
         torch.nn.init.zeros_(parameter)
-    network.pair_head.perceptrons = Heads([Preferring(0, sign)])
+    network.pair_head.perceptrons = torch.nn.ModuleList([Preferring(0, sign)])
     return network
 
 

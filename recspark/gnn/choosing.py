@@ -82,7 +82,7 @@ def _without_each(network: Network, judge: Judge) -> dict[str, Quality]:
     def said(batch: Batch) -> Iterable[Said]:
         encoded = head.encoded(batch.features_CF)
         for columns_F in read.values():
-            yield head.perceptrons(head.quantiles.missing(encoded, columns_F)), weight
+            yield head.of_encoded(head.quantiles.missing(encoded, columns_F)), weight
 
     return judge.qualities(network, tuple(read), said)
 

@@ -16,14 +16,6 @@ from recspark.gnn.trees import PairTrees
 _HIDDEN = (128, 64)
 
 
-class Heads(nn.ModuleList):
-    """Perceptrons that read the same and are averaged."""
-
-    def forward(self, encoded: Tensor) -> Tensor:
-        """Return scores_CH from what `PairHead.encoded` gave."""
-        return torch.cat([head(encoded) for head in self], dim=1)
-
-
 class PairHead(nn.Module):
     """The candidates' scores, by several heads that are averaged; zero before the first step.
 
@@ -39,7 +31,7 @@ class PairHead(nn.Module):
         self.trees = PairTrees()
         self.register_buffer("ignored_F", columns(encodings, shape.ignored_features))
         first, second = _HIDDEN
-        self.perceptrons = Heads(
+        self.perceptrons = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(self.quantiles.width, first), nn.SiLU(), nn.Dropout(shape.dropout),
                 nn.Linear(first, second), nn.SiLU(), nn.Dropout(shape.dropout), _zero(second),
@@ -54,13 +46,16 @@ class PairHead(nn.Module):
 
     def of_heads(self, features_CF: Tensor) -> Tensor:
         """Return scores_CH without the trees."""
-        scores_CH: Tensor = self.perceptrons(self.encoded(features_CF))
-        return scores_CH
+        return self.of_encoded(self.encoded(features_CF))
 
     def encoded(self, features_CF: Tensor) -> Tensor:
         """What the heads read (C, `quantiles.width`)."""
         encoded: Tensor = self.quantiles(self.known(features_CF))
         return encoded
+
+    def of_encoded(self, encoded: Tensor) -> Tensor:
+        """Return scores_CH without the trees, from what `encoded` gave."""
+        return torch.cat([head(encoded) for head in self.perceptrons], dim=1)
 
     def known(self, features_CF: Tensor) -> Tensor:
         """The features, those that are left out as missing."""

@@ -145,7 +145,7 @@ def _check_table(run: Run, model: RegisteredModel, name: str, encoding: TableEnc
             raise _unreadable(model, f"'{name}' has no column '{column}'")
     for column in numbers:
         kind = kinds[column]
-        if kind.partition("(")[0] not in schema.NUMERIC_TYPES:
+        if not schema.is_number(kind):
             raise _unreadable(model, f"'{name}.{column}' is {kind}, it was a number")
 
 

@@ -67,7 +67,7 @@ def _kinds(name: str, source: DataFrame, declared: Table, is_event: bool) -> dic
         kind = field.dataType.simpleString().partition("(")[0]
         if field.name in skipped:
             continue
-        if kind in schema.NUMERIC_TYPES:
+        if schema.is_number(kind):
             kinds[field.name] = "number"
         elif kind == "boolean":
             kinds[field.name] = "category"
