@@ -262,7 +262,12 @@ def test_every_part_that_can_be_a_reason_is_made_of_features():
     parts = pair_parts.parts(dict.fromkeys(names, 1.0), ["category"])
     assert {name for part in parts.values() for name in part} <= set(names)
     own = parts["own"]
-    assert parts["taste"] == {"taste_of_category": 0.0, "taste_by_price": 0.0, "taste": 1.0}
+    assert parts["taste"] == {
+        "taste_of_category": 0.0,
+        "taste_by_price_within_category": 0.0,
+        "taste_by_price": 0.0,
+        "taste": 1.0,
+    }
     assert own["purchases"] == own["decayed_one"] == own["share_of_spend"] == 0
     assert own["days_since_last"] is own["due_own"] is own["bought_rank"] is None
     # As for an item that was never bought, which is what the features themselves say of one.

@@ -41,6 +41,29 @@ def test_a_rate_is_repeats_over_days_at_risk_and_that_of_all_where_an_item_has_n
     assert rates[1] == pytest.approx(rates[0], rel=0.02)
 
 
+def test_an_item_with_few_repeats_follows_the_items_that_it_is_like():
+    # Forty coffees are bought again after 11 to 16 days, forty lamps hardly ever.
+    counted, at_risk = np.zeros((82, NUM_INTERVALS)), np.full((82, NUM_INTERVALS), 200.0)
+    soon = int(np.searchsorted(EDGES, 12)) - 1
+    counted[:40, soon] = 20
+    counted[80, soon] = 2  # a new coffee
+    at_risk[80:] = 20.0  # and a new lamp, as rarely bought until now
+    rates = repeats.hazards(counted, at_risk)
+    assert rates[80, soon] == pytest.approx(0.1, rel=0.1)
+    assert rates[81, soon] < 0.02
+    assert rates[80, soon + 3] < 0.01  # nobody buys any of them again that late
+    assert rates[0, soon] == pytest.approx(0.1, rel=0.02)
+
+
+def test_rates_do_not_depend_on_the_order_of_items():
+    draws = np.random.default_rng(0)
+    at_risk = draws.uniform(1, 500, (60, NUM_INTERVALS))
+    counted = draws.poisson(at_risk * draws.choice([0.002, 0.02, 0.1], (60, 1))).astype(float)
+    order = draws.permutation(60)
+    found = repeats.hazards(counted, at_risk)[order]
+    np.testing.assert_allclose(repeats.hazards(counted[order], at_risk[order]), found, rtol=1e-6)
+
+
 def test_what_is_expected_is_the_rate_over_the_days_of_the_horizon():
     rates = np.zeros((3, NUM_INTERVALS))
     rates[:, EDGES == 2.0] = 0.5  # from 2 days to 2.83

@@ -56,6 +56,49 @@ def test_all_tastes_and_late_sales_make_naive_bayes():
     np.testing.assert_allclose(taste_of(0, "taste", trend), sold + np.nansum(parts, axis=0))
 
 
+# Nine toys at 1 to 9 and six books at 10 to 60, each sold to two people, and one thing more.
+SHELVES = {"category": np.array([0] * 9 + [1] * 6 + [2])}
+PRICES = {
+    "log_owners": np.log1p(np.full(16, 2.0)),
+    "log_decayed_sales_30": np.zeros(16),
+    "log_price": np.log(np.array([*range(1, 10), *range(10, 70, 10), 5.0])),
+}
+
+
+def test_tiers_within_a_category_hold_equally_many_of_its_items():
+    tiers = tastes.tiers_within(SHELVES["category"], PRICES["log_price"])
+    assert tiers.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 2, 2, tastes.UNKNOWN]
+    # Equal prices are of one tier, and an unknown one is of none.
+    prices = np.log(np.array([3.0, 3, 3, 3, 1, 2, 2]))
+    prices[-1] = np.nan
+    tiers = tastes.tiers_within(np.zeros(7, int), prices)
+    assert tiers.tolist() == [1, 1, 1, 1, 0, 0, tastes.UNKNOWN]
+
+
+def test_who_buys_the_dear_toys_likes_dear_toys_most_and_dear_books_too():
+    items = np.arange(16)
+    found = tastes.tastes(
+        Pairs(np.array([6, 7, 8]), {}), PRICES, SHELVES,
+        seed=np.zeros(16, int), item=items, num_seeds=1,
+    )["taste_by_price_within_category"]  # fmt: skip
+    # Three dear toys where a tier has 1 of 3: inclined (0 + 3) / (1 + 3) and (3 + 3) / (1 + 3).
+    cheap, dear = 4 * 0.75 / 3, 4 * 1.5 / 3
+    toys = [np.log(cheap / 7 * 3)] * 6 + [np.log((3 + dear) / 7 * 3)] * 3
+    books = [np.log(cheap / 4 * 3)] * 4 + [np.log(dear / 4 * 3)] * 2
+    np.testing.assert_allclose(found, [*toys, *books, np.nan])
+
+
+def test_the_taste_for_prices_within_a_category_goes_before_that_over_all():
+    found = tastes.tastes(
+        Pairs(np.array([6, 7, 8]), {}), PRICES, SHELVES,
+        seed=np.zeros(16, int), item=np.arange(16), num_seeds=1,
+    )  # fmt: skip
+    within, over_all = found["taste_by_price_within_category"], found["taste_by_price"]
+    of_price = np.where(np.isnan(within), over_all, within)
+    expected = np.log(0.5) + found["taste_of_category"] + of_price
+    np.testing.assert_allclose(found["taste"], expected)
+
+
 def test_price_tiers_hold_equally_many_items():
     prices = np.log(np.append(np.arange(1.0, 81.0), np.nan))
     tiers = tastes.price_tiers(prices)

@@ -3,8 +3,12 @@
 A spell starts when an entity buys an item. It ends when the same entity buys it again, on a later
 day; at the anchor it may still be open. In each interval of a spell's length (`EDGES`) the rate of
 an item is its repeats over the days that its spells spent there, open ones included: the maximum
-likelihood of a piecewise exponential model (Holford 1980, Biometrics 36). Few repeats are smoothed
-by a Gamma prior whose mean is the rate of all items. numpy only.
+likelihood of a piecewise exponential model (Holford 1980, Biometrics 36).
+
+Few repeats are smoothed. Items differ in how soon they are used up, so the prior is no single curve
+but a mixture of `NUM_CURVES`, found by expectation maximisation (Dempster, Laird and Rubin 1977):
+given its curve, an item's rate in an interval is Gamma distributed around the curve's. numpy only.
+Axes: N items, I intervals, K curves, R pairs.
 """
 
 from dataclasses import dataclass
@@ -18,7 +22,12 @@ from recspark.prepare.pair_history import ratio
 # Days since the purchase: about 41 % longer from one to the next, from two days to two years.
 EDGES = np.concatenate([[0.0], 2.0 ** np.arange(1, 10, 0.5)])
 NUM_INTERVALS = len(EDGES)  # the last one has no end
-_PRIOR_REPEATS = 2.0
+NUM_CURVES = 6
+_PRIOR_REPEATS = 4.0  # that a curve counts as, in each interval
+_PRIOR_REPEATS_OF_CURVE = 2.0  # that the rate of all items counts as in a curve
+_ROUNDS = 30
+_MOST_ITEMS = 20_000  # from which curves are learnt
+_FEWEST_REPEATS = 3  # of an item that says where a curve may lie
 _SMALLEST = 1e-6  # purchases expected of what is hardly ever bought again
 
 
@@ -74,10 +83,60 @@ class Spells:
 
 
 def hazards(repeats: Array, at_risk: Array) -> Array:
-    """Purchases per day in each interval, smoothed; float64 (N, NUM_INTERVALS)."""
+    """Purchases per day in each interval, smoothed; float64 (N, NUM_INTERVALS).
+
+    Args:
+        repeats: float64 (N, NUM_INTERVALS), as `Spells.table` counts them.
+        at_risk: days, likewise.
+    """
+    step = -(-len(repeats) // _MOST_ITEMS) or 1
+    curves_KI, shares_K = _curves(repeats[::step], at_risk[::step])
+    belongs_NK = _belongs(repeats, at_risk, curves_KI, shares_K)
+    rates = np.zeros(repeats.shape)
+    for curve_I, belongs_N in zip(curves_KI, belongs_NK.T, strict=True):
+        smoothed = (repeats + _PRIOR_REPEATS) / (at_risk + _PRIOR_REPEATS / curve_I)
+        rates += belongs_N[:, None] * smoothed
+    return rates
+
+
+def _curves(repeats: Array, at_risk: Array) -> tuple[Array, Array]:
+    """Purchases per day of each curve (K, I), and the share of items that follow it (K,)."""
     # Without any purchases, one in as long as the last interval is after the first.
-    of_all = (repeats.sum(axis=0) + 1.0) / (at_risk.sum(axis=0) + EDGES[-1])
-    return np.asarray((repeats + _PRIOR_REPEATS) / (at_risk + _PRIOR_REPEATS / of_all))
+    of_all_I = (repeats.sum(axis=0) + 1.0) / (at_risk.sum(axis=0) + EDGES[-1])
+    belongs_NK = _first_guess(repeats)
+    for _ in range(_ROUNDS):
+        curves_KI = (belongs_NK.T @ repeats + _PRIOR_REPEATS_OF_CURVE) / (
+            belongs_NK.T @ at_risk + _PRIOR_REPEATS_OF_CURVE / of_all_I
+        )
+        shares_K = (belongs_NK.sum(axis=0) + 1.0) / (len(belongs_NK) + NUM_CURVES)
+        belongs_NK = _belongs(repeats, at_risk, curves_KI, shares_K)
+    return curves_KI, shares_K
+
+
+def _first_guess(repeats: Array) -> Array:
+    """How much each item belongs to each curve, (N, K): by how soon it is bought again."""
+    counts = repeats.sum(axis=1)
+    interval = ratio(repeats @ np.arange(NUM_INTERVALS), counts)
+    telling = interval[counts >= _FEWEST_REPEATS]
+    mostly = np.zeros((len(repeats), NUM_CURVES))
+    if len(telling):
+        middle = np.median(telling)
+        inner = np.quantile(telling, np.arange(1, NUM_CURVES) / NUM_CURVES)
+        nearest = np.searchsorted(inner, np.where(np.isnan(interval), middle, interval))
+        mostly[np.arange(len(repeats)), nearest] = 1.0
+    return np.asarray((mostly + 1 / (2 * NUM_CURVES)) / (mostly.sum(axis=1, keepdims=True) + 0.5))
+
+
+def _belongs(repeats: Array, at_risk: Array, curves_KI: Array, shares_K: Array) -> Array:
+    """Chance that an item follows each curve, (N, K): repeats are negative binomial given it."""
+    log_chance = np.empty((len(repeats), len(curves_KI)))
+    for place, curve_I in enumerate(curves_KI):
+        prior_days_I = _PRIOR_REPEATS / curve_I
+        spent = -(repeats + _PRIOR_REPEATS) * np.log(at_risk / prior_days_I + 1)
+        log_chance[:, place] = (spent - repeats * np.log(prior_days_I)).sum(axis=1)
+    log_chance += np.log(shares_K)
+    chance = np.exp(log_chance - log_chance.max(axis=1, keepdims=True))
+    return np.asarray(chance / chance.sum(axis=1, keepdims=True))
 
 
 def log_expected(hazards_RI: Array, days: Array, horizon: float) -> Array:

@@ -6,19 +6,28 @@ distinct items that the seed bought over its share among everybody's. The seed's
 posterior mean under a Dirichlet prior: as if it had bought `PRIOR` more items, like everybody
 (Gelman et al. 2013, Bayesian Data Analysis, section 3.4). So it is 0 without a history.
 
+Within each value of a trait, a category say, there is a taste for cheap or dear ones too: one tier
+of `TIERS_WITHIN` against the others of the value. The seed's share is smoothed there by everybody's
+times how much the seed is inclined to the tier wherever it buys.
+
 numpy only; NaN where the item has no such trait.
+Axes: N items, S seeds, R pairs of a seed and a candidate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from recspark.encodings import TASTE, Encodings
-from recspark.prepare.arrow_rows import Array, Columns
+from recspark.prepare.arrow_rows import Array, Columns, differs
 from recspark.prepare.pair_history import Pairs, ratio
 
 PRIOR = 6.0  # items
 PRICE_TIERS = 8  # of equally many items each
+TIERS_WITHIN = 3  # of the items of one value, likewise
+_PRIOR_WITHIN = 4.0  # items that everybody's share of a tier counts as within a value
+_PRIOR_INCLINED = 3.0  # purchases of a tier, likewise in all values together
 UNKNOWN = -1  # value of a trait that the item does not have
 _UNSEEN = 0.5  # sales that an item without any counts as
 
@@ -32,7 +41,12 @@ def traits(encodings: Encodings) -> tuple[str, ...]:
 
 def names(item_traits: Sequence[str]) -> tuple[str, ...]:
     """The columns of `tastes`, in order; that of all traits together is named as the reason."""
-    return (*(f"{TASTE}_of_{trait}" for trait in item_traits), f"{TASTE}_by_price", TASTE)
+    return (
+        *(f"{TASTE}_of_{trait}" for trait in item_traits),
+        *(f"{TASTE}_by_price_within_{trait}" for trait in item_traits),
+        f"{TASTE}_by_price",
+        TASTE,
+    )
 
 
 def tastes(
@@ -46,33 +60,124 @@ def tastes(
 ) -> Columns:
     """`names` for every pair of `seed` and `item`, float64 (S * C,).
 
-    `taste` is what naive Bayes makes of all of them: the logarithm of the item's sales of late,
-    and the tastes for its traits.
+    `taste` is what naive Bayes makes of them: the logarithm of the item's sales of late, the
+    tastes for its traits, and that for its price, within its traits where it has some.
 
     Args:
         pairs: what the seeds bought.
         trend: what is known of the items by position.
         item_traits: value of each trait by position of the item, or `UNKNOWN`; int64 (N,).
-        seed: int64 (S * C,), positions.
-        item: int64 (S * C,), positions.
+        seed: int64 (R,), positions.
+        item: int64 (R,), positions.
         num_seeds: S.
     """
-    owners_N = np.expm1(np.nan_to_num(trend["log_owners"]))
-    bought_by, bought = np.divmod(pairs.key, len(owners_N))
-    values = (*item_traits.values(), price_tiers(trend["log_price"]))
-    found: Columns = {}
-    for name, value_N in zip(names(list(item_traits))[:-1], values, strict=True):
-        known = value_N[bought] != UNKNOWN
-        buyer, num_values = bought_by[known], int(value_N.max(initial=UNKNOWN)) + 1
-        key, counts = np.unique(buyer * num_values + value_N[bought[known]], return_counts=True)
-        of_value = Pairs(key, {"items": counts.astype(float)})
-        mine = of_value.at(of_value.find(seed * num_values + value_N[item]), "items", 0.0)
-        total_S = np.bincount(buyer, minlength=num_seeds)
-        likes = np.nan_to_num(ratio(mine, _shares(value_N, owners_N)[item]))
-        taste = np.log((likes + PRIOR) / (total_S[seed] + PRIOR))
-        found[name] = np.where(value_N[item] != UNKNOWN, taste, np.nan)
+    asked = _Asked(
+        *np.divmod(pairs.key, len(trend["log_owners"])),
+        owners_N=np.expm1(np.nan_to_num(trend["log_owners"])),
+        seed=seed, item=item, num_seeds=num_seeds,
+    )  # fmt: skip
+    log_price_N = trend["log_price"]
+    of_traits = {name: asked.of_trait(value_N) for name, value_N in item_traits.items()}
+    within = {n: asked.of_price_within(v, log_price_N) for n, v in item_traits.items()}
+    by_price = asked.of_trait(price_tiers(log_price_N))
+    values = (*of_traits.values(), *within.values(), by_price)
+    found: Columns = dict(zip(names(list(item_traits)), values, strict=False))
+    known = sum((~np.isnan(taste) for taste in within.values()), np.zeros(len(seed)))
+    mean_within = ratio(sum(map(np.nan_to_num, within.values()), np.zeros(len(seed))), known)
+    of_price = np.nan_to_num(np.where(known > 0, mean_within, by_price))
     sold_N = np.log(np.expm1(trend["log_decayed_sales_30"]) + _UNSEEN)
-    return found | {TASTE: sold_N[item] + sum(map(np.nan_to_num, found.values()))}
+    return found | {TASTE: sold_N[item] + of_price + sum(map(np.nan_to_num, of_traits.values()))}
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What the seeds bought, and of which items their taste is asked."""
+
+    bought_by: Array  # int64 (P,), seeds of the pairs bought
+    bought: Array  # int64 (P,), items
+    owners_N: Array
+    seed: Array  # int64 (R,)
+    item: Array  # int64 (R,)
+    num_seeds: int
+
+    def of_trait(self, value_N: Array) -> Array:
+        """Taste for the value of one trait, float64 (R,)."""
+        mine, total_S = self._counts(value_N)
+        share_N = _shares(value_N, self.owners_N)
+        likes = np.nan_to_num(ratio(mine(value_N[self.item]), share_N[self.item]))
+        taste = np.log((likes + PRIOR) / (total_S[self.seed] + PRIOR))
+        return np.where(value_N[self.item] != UNKNOWN, taste, np.nan)
+
+    def of_price_within(self, value_N: Array, log_price_N: Array) -> Array:
+        """Taste for the item's tier of prices among the items of its value, float64 (R,)."""
+        tier_N = tiers_within(value_N, log_price_N)
+        known_N = tier_N != UNKNOWN
+        if not known_N.any():
+            return np.full(len(self.item), np.nan)
+        cell_N = np.where(known_N, value_N * TIERS_WITHIN + tier_N, UNKNOWN)
+        num_cells = int(cell_N.max(initial=UNKNOWN)) // TIERS_WITHIN * TIERS_WITHIN + TIERS_WITHIN
+        sold = np.bincount(cell_N[known_N], self.owners_N[known_N], num_cells)
+        sold_VT = sold.reshape(-1, TIERS_WITHIN) + _UNSEEN
+        usual_VT = sold_VT / sold_VT.sum(axis=1, keepdims=True)
+        inclined_ST = self._inclined(np.where(known_N, value_N, UNKNOWN), tier_N, usual_VT)
+        mine, _ = self._counts(cell_N)
+        value = np.where(known_N, value_N, 0)[self.item]
+        counts = [mine(value * TIERS_WITHIN + tier) for tier in range(TIERS_WITHIN)]
+        counts_RT = np.stack(counts, axis=1)
+        prior_RT = usual_VT[value] * inclined_ST[self.seed]
+        prior_RT *= _PRIOR_WITHIN / prior_RT.sum(axis=1, keepdims=True)
+        share_RT = (counts_RT + prior_RT) / (counts_RT.sum(axis=1, keepdims=True) + _PRIOR_WITHIN)
+        tier = np.maximum(tier_N, 0)[self.item][:, None]
+        taste_RT = np.log(share_RT / usual_VT[value])
+        taste = np.take_along_axis(taste_RT, tier, axis=1)[:, 0]
+        return np.where(known_N[self.item], taste, np.nan)
+
+    def _inclined(self, value_N: Array, tier_N: Array, usual_VT: Array) -> Array:
+        """Purchases of each tier over those that everybody's shares promise, (S, T)."""
+        known = value_N[self.bought] != UNKNOWN
+        buyer, item = self.bought_by[known], self.bought[known]
+        cell, size = buyer * TIERS_WITHIN + tier_N[item], self.num_seeds * TIERS_WITHIN
+        bought_ST = np.bincount(cell, minlength=size).reshape(-1, TIERS_WITHIN)
+        promised_ST = np.stack(
+            [
+                np.bincount(buyer, usual_VT[value_N[item], tier], self.num_seeds)
+                for tier in range(TIERS_WITHIN)
+            ],
+            axis=1,
+        )
+        return np.asarray((bought_ST + _PRIOR_INCLINED) / (promised_ST + _PRIOR_INCLINED))
+
+    def _counts(self, value_N: Array) -> tuple[Callable[[Array], Array], Array]:
+        """Items of a value that each pair's seed bought, by value (R,); and of any, (S,)."""
+        known = value_N[self.bought] != UNKNOWN
+        buyer, num_values = self.bought_by[known], int(value_N.max(initial=UNKNOWN)) + 1
+        key = buyer * num_values + value_N[self.bought[known]]
+        key, counts = np.unique(key, return_counts=True)
+        of_value = Pairs(key, {"items": counts.astype(float)})
+
+        def mine(value: Array) -> Array:
+            asked = np.where(value < num_values, self.seed * num_values + value, -1)
+            return of_value.at(of_value.find(asked), "items", 0.0)
+
+        return mine, np.bincount(buyer, minlength=self.num_seeds)
+
+
+def tiers_within(value_N: Array, log_price_N: Array) -> Array:
+    """Tier of each item's price among those of its value, int64 (N,), 0 for the cheapest.
+
+    `UNKNOWN` where value or price is, or where a value has fewer than two items to a tier.
+    """
+    known = np.flatnonzero((value_N != UNKNOWN) & ~np.isnan(log_price_N))
+    order = known[np.lexsort((log_price_N[known], value_N[known]))]
+    value = value_N[order]
+    first = np.searchsorted(value, value)
+    size = np.searchsorted(value, value, side="right") - first
+    # The place of the first of equals, so that equal prices are of one tier.
+    opens = np.flatnonzero(differs(value, log_price_N[order]))
+    place = np.repeat(opens, np.diff(opens, append=len(order))) - first
+    tier_N = np.full(len(value_N), UNKNOWN)
+    tier_N[order] = np.where(size >= 2 * TIERS_WITHIN, place * TIERS_WITHIN // size, UNKNOWN)
+    return tier_N
 
 
 def price_tiers(log_price_N: Array) -> Array:
