@@ -58,7 +58,7 @@ def tastes(
     item: Array,
     num_seeds: int,
 ) -> Columns:
-    """`names` for every pair of `seed` and `item`, float64 (S * C,).
+    """`names` for every pair of `seed` and `item`, float64 (R,).
 
     `taste` is what naive Bayes makes of them: the logarithm of the item's sales of late, the
     tastes for its traits, and that for its price, within its traits where it has some.
@@ -81,7 +81,7 @@ def tastes(
     within = {n: asked.of_price_within(v, log_price_N) for n, v in item_traits.items()}
     by_price = asked.of_trait(price_tiers(log_price_N))
     values = (*of_traits.values(), *within.values(), by_price)
-    found: Columns = dict(zip(names(list(item_traits)), values, strict=False))
+    found: Columns = dict(zip(names(list(item_traits))[:-1], values, strict=True))
     known = sum((~np.isnan(taste) for taste in within.values()), np.zeros(len(seed)))
     mean_within = ratio(sum(map(np.nan_to_num, within.values()), np.zeros(len(seed))), known)
     of_price = np.nan_to_num(np.where(known > 0, mean_within, by_price))
