@@ -17,19 +17,30 @@ together. Parts are:
 - `anchors`: half as many training anchors.
 
 Each date is prepared once for all but the last two.
+
+With `--shop-until` the tables are a demo shop's of the usual size that ends on the date, and a user
+counts with the MAP@K that is expected by the shop's own chances (`demo_oracle.expected_maps`): what
+users happened to buy has no part in it, and intervals are narrower.
 """
 
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from pathlib import Path
 
 import click
+import demo_oracle
 import numpy as np
 import torch
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from rich.table import Table
 
 from recspark import settings, windows
+from recspark.demo import purchases, shoppers
+from recspark.demo.catalog import Assortment
+from recspark.demo.spec import Shop
 from recspark.evaluate import bootstrap, comparison, metrics
 from recspark.pipeline import deliver, learn, prepare, show, start
 from recspark.pipeline.prepare import Prepared
@@ -37,7 +48,7 @@ from recspark.pipeline.start import Run
 from recspark.prepare import interactions, pair_features, tastes
 from recspark.query.parse import parse
 from recspark.report import terminal
-from recspark.schema import ENTITY, SCORE, TRAIN
+from recspark.schema import ENTITY, ITEMS, KEY, LABELS, NODE, SCORE, TRAIN
 from recspark.session import close_session, open_session
 from recspark.tracking import open_tracker
 
@@ -91,7 +102,7 @@ def silenced(state: bytes, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
+def on_date(run: Run, parts: tuple[str, ...], shop: Shop | None) -> Scores:
     """Train and score the full model and every variant of one date."""
     prepared = prepare.prepare(run)
     others = [r.table for r in interactions.roles(prepared.encodings)[1:]]
@@ -104,7 +115,7 @@ def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
         return not parts or name in parts
 
     def measure(name: str, at: Run, state: bytes) -> None:
-        found[name] = _per_user(at, prepared, state, truth)
+        found[name] = _per_user(at, prepared, state, truth, shop)
 
     def learnt_without(name: str, at: Run, tables: Prepared) -> bytes:
         with tracker.run(f"{name} left out {run.run_date:%Y-%m-%d}") as tracked:
@@ -132,15 +143,42 @@ def on_date(run: Run, parts: tuple[str, ...]) -> Scores:
         spark = run.workspace.spark
         at = start.start(spark, beside, run.query, run.run_date, holdout=False)
         anew = prepare.prepare(at)
-        found[name] = _per_user(at, anew, learnt_without(name, at, anew), truth)
+        found[name] = _per_user(at, anew, learnt_without(name, at, anew), truth, shop)
     return Scores(found)
 
 
-def _per_user(run: Run, prepared: Prepared, state: bytes, truth: object) -> np.ndarray:
+def _per_user(
+    run: Run, prepared: Prepared, state: bytes, truth: DataFrame, shop: Shop | None
+) -> np.ndarray:
     scored = deliver.score(run, prepared, state, SCORE)
+    if shop is not None:
+        return _expected(run, prepared, scored, truth, shop)
     name = metrics.name(metrics.MAP, run.query.k)
     rows = comparison.score(scored, truth, run.query.k).orderBy(ENTITY).select(name).collect()
     return np.array([row[0] for row in rows])
+
+
+def _expected(
+    run: Run, prepared: Prepared, scored: DataFrame, truth: DataFrame, shop: Shop
+) -> np.ndarray:
+    """What `demo_oracle.expected_maps` says of those who bought something, by entity."""
+    keys = {
+        table: {row[NODE]: int(row[KEY]) for row in prepared.graph.keys(table).collect()}
+        for table in (run.query.entity_table, run.query.item_table)
+    }
+    bought = truth.where(F.size(LABELS) > 0).select(ENTITY, F.size(LABELS).alias("size"))
+    rows = bought.join(scored.select(ENTITY, ITEMS), on=ENTITY).orderBy(ENTITY).collect()
+    assortment = Assortment.of(shop)
+    position = {int(key): place for place, key in enumerate(assortment.items.item_id_I)}
+    of_items = keys[run.query.item_table]
+    lists = [[position[of_items[node]] for node in row[ITEMS]] for row in rows]
+    users = shoppers.describe(shop, np.arange(1, shop.num_users + 1, dtype=np.int64))
+    day = (run.run_date.date() - date(1970, 1, 1)).days
+    lines = purchases.simulate(assortment, users)
+    chances = demo_oracle.oracle_chances(assortment, users, lines, day, run.horizon_days)
+    places = [keys[run.query.entity_table][row[ENTITY]] - 1 for row in rows]
+    sizes = [row["size"] for row in rows]
+    return demo_oracle.expected_maps(chances[places], lists, sizes, run.query.k)
 
 
 def rows_of(dates: list[Scores]) -> list[tuple[str, list[float], bootstrap.Interval]]:
@@ -162,8 +200,15 @@ def rows_of(dates: list[Scores]) -> list[tuple[str, list[float], bootstrap.Inter
 @click.option("--config", required=True, help="YAML file with the run's settings.")
 @click.option("--as-of", "dates", required=True, multiple=True, help="Past date; may be repeated.")
 @click.option("--part", "parts", multiple=True, help="Only this part; may be repeated [all].")
+@click.option("--shop-until", type=click.DateTime(["%Y-%m-%d"]), help="End of the demo shop.")
 @click.option("--record", is_flag=True, help="Append the rows to RESULTS.md.")
-def main(config: str, dates: tuple[str, ...], parts: tuple[str, ...], record: bool) -> None:
+def main(
+    config: str,
+    dates: tuple[str, ...],
+    parts: tuple[str, ...],
+    shop_until: datetime | None,
+    record: bool,
+) -> None:
     """Measure what each part is worth."""
     with show.at_terminal("ablation") as console:
         chosen = settings.load(config)
@@ -171,7 +216,8 @@ def main(config: str, dates: tuple[str, ...], parts: tuple[str, ...], record: bo
         moments = [windows.midnight(text) for text in dates]
         spark = open_session(f"recspark ablation {chosen.name}")
         runs = [start.start(spark, chosen, query, moment, holdout=False) for moment in moments]
-        rows = rows_of([on_date(run, parts) for run in runs])
+        shop = None if shop_until is None else demo_oracle.usual_shop(shop_until.date())
+        rows = rows_of([on_date(run, parts, shop) for run in runs])
         table = Table("left out", *dates, "all users", "full minus this (95 %)")
         for name, means, found in rows:
             told = terminal.difference(found)

@@ -16,6 +16,7 @@ joined, and buying afterwards. Axes: U all users, T tastes drawn from the prior,
 in a stock, S shelves.
 """
 
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import click
@@ -31,6 +32,7 @@ from recspark.evaluate import metrics
 
 _EPOCH = date(1970, 1, 1)
 _TASTES = 6_000  # drawn from the prior
+_DRAWS = 400  # of what a user might have bought
 
 
 def stock_on(assortment: Assortment, users: Users, lines: Lines, second: int) -> Stock:
@@ -139,16 +141,57 @@ def mean_map(chances: Floats, bought: Ints, k: int) -> float:
     return float(np.nanmean(per_user))
 
 
-def limits(shop: Shop, as_of: date, horizon_days: int, k: int) -> tuple[float, float, int]:
+def expected_maps(
+    chances_UI: Floats, lists: list[list[int]], num_bought: list[int], k: int
+) -> Floats:
+    """MAP@k that each user's list of items (positions) has on average, (U,).
+
+    The mean over `_DRAWS` sets of as many distinct items as the user bought, drawn one after the
+    other from the chances (Gumbel top-k, Kool et al. 2019, arXiv 1903.06059). The same chances
+    are drawn from alike, so that two lists of a user meet the same purchases.
+    """
+    found = np.zeros(len(lists))
+    of_users = zip(chances_UI, lists, num_bought, strict=True)
+    for user, (chance_I, listed, size) in enumerate(of_users):
+        noise = np.random.default_rng(user).gumbel(size=(_DRAWS, len(chance_I)))
+        order = np.argsort(-(np.log(np.maximum(chance_I, 1e-300)) + noise), axis=1, kind="stable")
+        drawn = np.zeros(noise.shape, dtype=bool)
+        np.put_along_axis(drawn, order[:, :size], True, axis=1)
+        hits = drawn[:, listed[:k]]
+        precision = hits.cumsum(axis=1) / np.arange(1, hits.shape[1] + 1)
+        found[user] = (precision * hits).sum(axis=1).mean() / min(size, k)
+    return found
+
+
+def usual_shop(until: date) -> Shop:
+    """The shop of `jobs/make_tables.py shop` without options: that of `make run`."""
+    return Shop(num_users=2_000, num_items=400, num_events=60_000, seed=7, until=until)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What rankings by some chances reach."""
+
+    found: float  # MAP@k on what was bought
+    expected: float  # and on what might have been, `expected_maps`
+
+
+def limits(shop: Shop, as_of: date, horizon_days: int, k: int) -> tuple[Limit, Limit, int]:
     """MAP@k of the oracle and of the observer, and over how many users."""
     assortment = Assortment.of(shop)
     users = shoppers.describe(shop, np.arange(1, shop.num_users + 1, dtype=np.int64))
     lines, day = purchases.simulate(assortment, users), (as_of - _EPOCH).days
     bought = judged_labels(users, lines, day, horizon_days)
-    buyers = np.unique(bought[:, 0])
+    buyers, sizes = np.unique(bought[:, 0], return_counts=True)
     knowing = oracle_chances(assortment, users, lines, day, horizon_days)[buyers]
     observing = observer_chances(assortment, buyers, lines, day, horizon_days)
-    return mean_map(knowing, bought, k), mean_map(observing, bought, k), len(buyers)
+
+    def limit(chances: Floats) -> Limit:
+        lists = np.argsort(-chances, axis=1, kind="stable")[:, :k].tolist()
+        expected = expected_maps(knowing, lists, sizes.tolist(), k).mean()
+        return Limit(found=mean_map(chances, bought, k), expected=float(expected))
+
+    return limit(knowing), limit(observing), len(buyers)
 
 
 @click.command()
@@ -176,7 +219,8 @@ def main(
     for moment in dates:
         knowing, observing, num_users = limits(shop, moment.date(), horizon, k)
         click.echo(
-            f"{moment:%Y-%m-%d}: MAP@{k} oracle {knowing:.4f}, observer {observing:.4f} "
+            f"{moment:%Y-%m-%d}: MAP@{k} oracle {knowing.found:.4f}, observer "
+            f"{observing.found:.4f}; expected {knowing.expected:.4f}, {observing.expected:.4f}; "
             f"over {num_users} users"
         )
 
