@@ -273,7 +273,19 @@ def test_the_oracle_knows_more_than_the_observer_and_both_more_than_what_sells_b
         ]
     )
     assert num_users == len(bought)
-    assert 1.5 * popular < observing < knowing < 1
+    assert 1.5 * popular < observing.found < knowing.found < 1
+    assert 1.5 * popular < observing.expected < knowing.expected < 1
+
+
+def test_a_ranking_is_worth_what_the_chances_expect_of_it():
+    oracle = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "demo_oracle.py"))
+    chances = np.tile([0.5, 0.3, 0.2], (3_000, 1))
+    # One bought, at the first, second or third place; two bought, and only item 0 is listed.
+    one = oracle["expected_maps"](chances, [[1, 0, 2]] * 3_000, [1] * 3_000, 12)
+    assert one.mean() == pytest.approx(0.3 + 0.5 / 2 + 0.2 / 3, abs=0.002)
+    both = 0.5 + 0.3 * 0.5 / 0.7 + 0.2 * 0.5 / 0.8
+    two = oracle["expected_maps"](chances, [[0]] * 3_000, [2] * 3_000, 12)
+    assert two.mean() == pytest.approx(both / 2, abs=0.002)
 
 
 def test_the_oracle_sees_the_stock_that_the_shop_had_on_the_day():

@@ -1,7 +1,7 @@
 """Item states read on a worker from their Parquet files, once per process and anchor."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +29,14 @@ class ItemStates:
     nodes: Array  # int64 (N,), ascending
     trend: Array  # float32 (N, T)
     traits: Array  # int64 (N, W): columns as `tastes.traits`, -1 where an item has none
-    hazards: Array  # float64 (N, I): purchases per day since the last one (`prepare.repeats`)
+    repeats: Array  # float32 (N, I): life tables of the items (`prepare.repeats`)
+    at_risk: Array  # float32 (N, I)
     similar: sparse.csr_matrix  # float32 (N, N): row i holds the cosines of its similar items
+
+    @cached_property
+    def hazards(self) -> Array:
+        """float64 (N, I): purchases per day since the last one, `repeats.hazards`."""
+        return repeats.hazards(self.repeats.astype(float), self.at_risk.astype(float))
 
     def position(self, items: Array) -> Array:
         """Position of each item node, -1 for one that does not exist at the anchor."""
@@ -54,10 +60,8 @@ def load(paths: tuple[str, ...], anchor: int) -> ItemStates:
         nodes=nodes,
         trend=_matrix(table, schema.TREND),
         traits=_matrix(table, schema.TRAITS).astype(np.int64),
-        hazards=repeats.hazards(
-            _matrix(table, schema.REPEATS).astype(float),
-            _matrix(table, schema.AT_RISK).astype(float),
-        ),
+        repeats=_matrix(table, schema.REPEATS),
+        at_risk=_matrix(table, schema.AT_RISK),
         similar=sparse.csr_matrix((num_items, num_items), dtype=np.float32),
     )
     similar = table[schema.SIMILAR_ITEMS].combine_chunks()
