@@ -221,7 +221,10 @@ class _Training:
         return alone, by_group
 
     def _choose(self, alone: Chosen) -> Chosen:
-        """The network with trees, unless validation is clearly worse with them."""
+        """The network with trees, unless validation is clearly better without them.
+
+        Two kinds of models err apart, so that both together are the safer guess.
+        """
         if not self.job.training.trees:
             return alone
         network = self._boosted(alone.state, (schema.TRAIN,))
@@ -229,7 +232,7 @@ class _Training:
             network, self.judge.groups, self.catalogue, self.ranks, seed=self.job.seed
         )
         with_trees = choosing.choose_trees(network, self.judge, scale)
-        if not with_trees.quality.is_no_worse(alone.quality):
+        if alone.quality.is_clearly_better(with_trees.quality):
             return replace(alone, map_with_trees=with_trees.quality.mean)
         return with_trees
 
