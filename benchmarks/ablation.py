@@ -26,7 +26,7 @@ users happened to buy has no part in it, and intervals are narrower.
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -38,8 +38,6 @@ from pyspark.sql import functions as F
 from rich.table import Table
 
 from recspark import settings, windows
-from recspark.demo import purchases, shoppers
-from recspark.demo.catalog import Assortment
 from recspark.demo.spec import Shop
 from recspark.evaluate import bootstrap, comparison, metrics
 from recspark.pipeline import deliver, learn, prepare, show, start
@@ -168,17 +166,13 @@ def _expected(
     }
     bought = truth.where(F.size(LABELS) > 0).select(ENTITY, F.size(LABELS).alias("size"))
     rows = bought.join(scored.select(ENTITY, ITEMS), on=ENTITY).orderBy(ENTITY).collect()
-    assortment = Assortment.of(shop)
-    position = {int(key): place for place, key in enumerate(assortment.items.item_id_I)}
-    of_items = keys[run.query.item_table]
-    lists = [[position[of_items[node]] for node in row[ITEMS]] for row in rows]
-    users = shoppers.describe(shop, np.arange(1, shop.num_users + 1, dtype=np.int64))
-    day = (run.run_date.date() - date(1970, 1, 1)).days
-    lines = purchases.simulate(assortment, users)
-    chances = demo_oracle.oracle_chances(assortment, users, lines, day, run.horizon_days)
-    places = [keys[run.query.entity_table][row[ENTITY]] - 1 for row in rows]
-    sizes = [row["size"] for row in rows]
-    return demo_oracle.expected_maps(chances[places], lists, sizes, run.query.k)
+    known = demo_oracle.oracle_on(shop, run.run_date.date(), run.horizon_days)
+    position = {int(key): place for place, key in enumerate(known.assortment.items.item_id_I)}
+    of_items, of_users = keys[run.query.item_table], keys[run.query.entity_table]
+    lists = np.array([[position[of_items[node]] for node in row[ITEMS]] for row in rows])
+    chances = known.chances_UI[[of_users[row[ENTITY]] - 1 for row in rows]]
+    sizes = np.array([row["size"] for row in rows])
+    return demo_oracle.expected_maps(chances, lists, sizes, run.query.k)
 
 
 def rows_of(dates: list[Scores]) -> list[tuple[str, list[float], bootstrap.Interval]]:

@@ -18,6 +18,7 @@ in a stock, S shelves.
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 
 import click
 import numpy as np
@@ -30,6 +31,7 @@ from recspark.demo.shoppers import Users
 from recspark.demo.spec import SECONDS_PER_DAY, Shop
 from recspark.evaluate import metrics
 
+USERS, ITEMS, EVENTS, SEED = 2_000, 400, 60_000, 7  # as `jobs/make_tables.py shop` has them
 _EPOCH = date(1970, 1, 1)
 _TASTES = 6_000  # drawn from the prior
 _DRAWS = 400  # of what a user might have bought
@@ -133,39 +135,68 @@ def observer_chances(
 
 def mean_map(chances: Floats, bought: Ints, k: int) -> float:
     """MAP@k of one row of chances per buyer; `bought` (user, item) ascends by user."""
-    best = np.argsort(-chances, axis=1, kind="stable")[:, :k]
-    _, starts = np.unique(bought[:, 0], return_index=True)
-    ranked = (best.ravel(), np.arange(len(best) + 1) * k)
-    truths = (bought[:, 1], np.append(starts, len(bought)))
-    per_user = metrics.per_user(ranked, truths, k)[metrics.name(metrics.MAP, k)]
-    return float(np.nanmean(per_user))
+    _, sizes = np.unique(bought[:, 0], return_counts=True)
+    return float(np.nanmean(_maps(best(chances, k), bought[:, 1], sizes, k)))
 
 
-def expected_maps(
-    chances_UI: Floats, lists: list[list[int]], num_bought: list[int], k: int
-) -> Floats:
+def best(chances: Floats, k: int) -> Ints:
+    """The k most likely items of each user, best first, (U, k)."""
+    return np.asarray(np.argsort(-chances, axis=1, kind="stable")[:, :k])
+
+
+def expected_maps(chances_UI: Floats, lists_UK: Ints, num_bought_U: Ints, k: int) -> Floats:
     """MAP@k that each user's list of items (positions) has on average, (U,).
 
     The mean over `_DRAWS` sets of as many distinct items as the user bought, drawn one after the
     other from the chances (Gumbel top-k, Kool et al. 2019, arXiv 1903.06059). The same chances
     are drawn from alike, so that two lists of a user meet the same purchases.
     """
-    found = np.zeros(len(lists))
-    of_users = zip(chances_UI, lists, num_bought, strict=True)
-    for user, (chance_I, listed, size) in enumerate(of_users):
+    found = np.zeros(len(lists_UK))
+    of_users = zip(chances_UI, lists_UK, num_bought_U, strict=True)
+    for user, (chance_I, list_K, size) in enumerate(of_users):
         noise = np.random.default_rng(user).gumbel(size=(_DRAWS, len(chance_I)))
-        order = np.argsort(-(np.log(np.maximum(chance_I, 1e-300)) + noise), axis=1, kind="stable")
-        drawn = np.zeros(noise.shape, dtype=bool)
-        np.put_along_axis(drawn, order[:, :size], True, axis=1)
-        hits = drawn[:, listed[:k]]
-        precision = hits.cumsum(axis=1) / np.arange(1, hits.shape[1] + 1)
-        found[user] = (precision * hits).sum(axis=1).mean() / min(size, k)
+        drawn = best(np.log(np.maximum(chance_I, 1e-300)) + noise, size)
+        lists, sizes = np.tile(list_K, (_DRAWS, 1)), np.full(_DRAWS, size)
+        found[user] = _maps(lists, drawn.ravel(), sizes, k).mean()
     return found
+
+
+def _maps(lists_UK: Ints, bought: Ints, sizes_U: Ints, k: int) -> Floats:
+    """MAP@k of each user's list, (U,); `bought` is what they bought, user after user."""
+    num_users, length = lists_UK.shape
+    ranked = (lists_UK.ravel(), np.arange(num_users + 1) * length)
+    truths = (bought, np.append(0, np.cumsum(sizes_U)))
+    return metrics.per_user(ranked, truths, k)[metrics.name(metrics.MAP, k)]
 
 
 def usual_shop(until: date) -> Shop:
     """The shop of `jobs/make_tables.py shop` without options: that of `make run`."""
-    return Shop(num_users=2_000, num_items=400, num_events=60_000, seed=7, until=until)
+    return Shop(num_users=USERS, num_items=ITEMS, num_events=EVENTS, seed=SEED, until=until)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """What the oracle knows on a day."""
+
+    assortment: Assortment
+    users: Users
+    lines: Lines
+    chances_UI: Floats  # `oracle_chances` of the days from it on
+
+
+@lru_cache(maxsize=1)
+def oracle_on(shop: Shop, as_of: date, horizon_days: int) -> Day:
+    """The whole shop, and the oracle's chances on a day."""
+    assortment = Assortment.of(shop)
+    users = shoppers.describe(shop, np.arange(1, shop.num_users + 1, dtype=np.int64))
+    lines = purchases.simulate(assortment, users)
+    chances_UI = oracle_chances(assortment, users, lines, days_since_1970(as_of), horizon_days)
+    return Day(assortment=assortment, users=users, lines=lines, chances_UI=chances_UI)
+
+
+def days_since_1970(day: date) -> int:
+    """The number of a day, as the shop counts them."""
+    return (day - _EPOCH).days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,17 +209,14 @@ class Limit:
 
 def limits(shop: Shop, as_of: date, horizon_days: int, k: int) -> tuple[Limit, Limit, int]:
     """MAP@k of the oracle and of the observer, and over how many users."""
-    assortment = Assortment.of(shop)
-    users = shoppers.describe(shop, np.arange(1, shop.num_users + 1, dtype=np.int64))
-    lines, day = purchases.simulate(assortment, users), (as_of - _EPOCH).days
-    bought = judged_labels(users, lines, day, horizon_days)
+    known, day = oracle_on(shop, as_of, horizon_days), days_since_1970(as_of)
+    bought = judged_labels(known.users, known.lines, day, horizon_days)
     buyers, sizes = np.unique(bought[:, 0], return_counts=True)
-    knowing = oracle_chances(assortment, users, lines, day, horizon_days)[buyers]
-    observing = observer_chances(assortment, buyers, lines, day, horizon_days)
+    knowing = known.chances_UI[buyers]
+    observing = observer_chances(known.assortment, buyers, known.lines, day, horizon_days)
 
     def limit(chances: Floats) -> Limit:
-        lists = np.argsort(-chances, axis=1, kind="stable")[:, :k].tolist()
-        expected = expected_maps(knowing, lists, sizes.tolist(), k).mean()
+        expected = expected_maps(knowing, best(chances, k), sizes, k).mean()
         return Limit(found=mean_map(chances, bought, k), expected=float(expected))
 
     return limit(knowing), limit(observing), len(buyers)
@@ -200,11 +228,11 @@ def limits(shop: Shop, as_of: date, horizon_days: int, k: int) -> tuple[Limit, L
     "--as-of", "dates", required=True, multiple=True, type=click.DateTime(["%Y-%m-%d"]),
     help="Date of the recommendations; may be repeated.",
 )  # fmt: skip
-@click.option("--users", default=2_000, show_default=True)
-@click.option("--items", default=400, show_default=True)
-@click.option("--events", default=60_000, show_default=True)
+@click.option("--users", default=USERS, show_default=True)
+@click.option("--items", default=ITEMS, show_default=True)
+@click.option("--events", default=EVENTS, show_default=True)
 @click.option("--days", default=548, show_default=True)
-@click.option("--seed", default=7, show_default=True)
+@click.option("--seed", default=SEED, show_default=True)
 @click.option("--horizon", default=7, show_default=True, help="Days.")
 @click.option("--k", default=12, show_default=True)
 def main(

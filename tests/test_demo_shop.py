@@ -281,10 +281,10 @@ def test_a_ranking_is_worth_what_the_chances_expect_of_it():
     oracle = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "demo_oracle.py"))
     chances = np.tile([0.5, 0.3, 0.2], (3_000, 1))
     # One bought, at the first, second or third place; two bought, and only item 0 is listed.
-    one = oracle["expected_maps"](chances, [[1, 0, 2]] * 3_000, [1] * 3_000, 12)
+    one = oracle["expected_maps"](chances, np.tile([1, 0, 2], (3_000, 1)), np.full(3_000, 1), 12)
     assert one.mean() == pytest.approx(0.3 + 0.5 / 2 + 0.2 / 3, abs=0.002)
     both = 0.5 + 0.3 * 0.5 / 0.7 + 0.2 * 0.5 / 0.8
-    two = oracle["expected_maps"](chances, [[0]] * 3_000, [2] * 3_000, 12)
+    two = oracle["expected_maps"](chances, np.zeros((3_000, 1), int), np.full(3_000, 2), 12)
     assert two.mean() == pytest.approx(both / 2, abs=0.002)
 
 

@@ -56,9 +56,9 @@ class Pairs:
     columns: Columns
 
     def find(self, keys: Array) -> Array:
-        """Row of each pair, P for one that was never bought."""
+        """Row of each pair, P for one that was never bought; in the shape of `keys`."""
         if not len(self.key):
-            return np.zeros(len(keys), dtype=np.int64)
+            return np.zeros(keys.shape, dtype=np.int64)
         place = np.minimum(np.searchsorted(self.key, keys), len(self.key) - 1)
         return np.where(self.key[place] == keys, place, len(self.key))
 

@@ -14,7 +14,7 @@ numpy only; NaN where the item has no such trait.
 Axes: N items, S seeds, R pairs of a seed and a candidate.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,11 +102,13 @@ class _Asked:
 
     def of_trait(self, value_N: Array) -> Array:
         """Taste for the value of one trait, float64 (R,)."""
-        mine, total_S = self._counts(value_N)
-        share_N = _shares(value_N, self.owners_N)
-        likes = np.nan_to_num(ratio(mine(value_N[self.item]), share_N[self.item]))
+        asked_R = value_N[self.item]
+        share_R = _shares(value_N, self.owners_N)[self.item]
+        mine_R = self._counts(value_N, asked_R[:, None])[:, 0]
+        total_S = np.bincount(self._bought_of(value_N)[0], minlength=self.num_seeds)
+        likes = np.nan_to_num(ratio(mine_R, share_R))
         taste = np.log((likes + PRIOR) / (total_S[self.seed] + PRIOR))
-        return np.where(value_N[self.item] != UNKNOWN, taste, np.nan)
+        return np.where(asked_R != UNKNOWN, taste, np.nan)
 
     def of_price_within(self, value_N: Array, log_price_N: Array) -> Array:
         """Taste for the item's tier of prices among the items of its value, float64 (R,)."""
@@ -114,16 +116,17 @@ class _Asked:
         known_N = tier_N != UNKNOWN
         if not known_N.any():
             return np.full(len(self.item), np.nan)
+        value_N, num_values = np.where(known_N, value_N, UNKNOWN), int(value_N.max()) + 1
         cell_N = np.where(known_N, value_N * TIERS_WITHIN + tier_N, UNKNOWN)
-        num_cells = int(cell_N.max(initial=UNKNOWN)) // TIERS_WITHIN * TIERS_WITHIN + TIERS_WITHIN
-        sold = np.bincount(cell_N[known_N], self.owners_N[known_N], num_cells)
+        sold = np.bincount(
+            cell_N[known_N], self.owners_N[known_N], minlength=num_values * TIERS_WITHIN
+        )
         sold_VT = sold.reshape(-1, TIERS_WITHIN) + _UNSEEN
         usual_VT = sold_VT / sold_VT.sum(axis=1, keepdims=True)
-        inclined_ST = self._inclined(np.where(known_N, value_N, UNKNOWN), tier_N, usual_VT)
-        mine, _ = self._counts(cell_N)
-        value = np.where(known_N, value_N, 0)[self.item]
-        counts = [mine(value * TIERS_WITHIN + tier) for tier in range(TIERS_WITHIN)]
-        counts_RT = np.stack(counts, axis=1)
+        inclined_ST = self._inclined(value_N, tier_N, usual_VT)
+        value = np.maximum(value_N, 0)[self.item]
+        cells_RT = value[:, None] * TIERS_WITHIN + np.arange(TIERS_WITHIN)
+        counts_RT = self._counts(cell_N, cells_RT)
         prior_RT = usual_VT[value] * inclined_ST[self.seed]
         prior_RT *= _PRIOR_WITHIN / prior_RT.sum(axis=1, keepdims=True)
         share_RT = (counts_RT + prior_RT) / (counts_RT.sum(axis=1, keepdims=True) + _PRIOR_WITHIN)
@@ -134,8 +137,7 @@ class _Asked:
 
     def _inclined(self, value_N: Array, tier_N: Array, usual_VT: Array) -> Array:
         """Purchases of each tier over those that everybody's shares promise, (S, T)."""
-        known = value_N[self.bought] != UNKNOWN
-        buyer, item = self.bought_by[known], self.bought[known]
+        buyer, item = self._bought_of(value_N)
         cell, size = buyer * TIERS_WITHIN + tier_N[item], self.num_seeds * TIERS_WITHIN
         bought_ST = np.bincount(cell, minlength=size).reshape(-1, TIERS_WITHIN)
         promised_ST = np.stack(
@@ -147,19 +149,20 @@ class _Asked:
         )
         return np.asarray((bought_ST + _PRIOR_INCLINED) / (promised_ST + _PRIOR_INCLINED))
 
-    def _counts(self, value_N: Array) -> tuple[Callable[[Array], Array], Array]:
-        """Items of a value that each pair's seed bought, by value (R,); and of any, (S,)."""
-        known = value_N[self.bought] != UNKNOWN
-        buyer, num_values = self.bought_by[known], int(value_N.max(initial=UNKNOWN)) + 1
-        key = buyer * num_values + value_N[self.bought[known]]
-        key, counts = np.unique(key, return_counts=True)
+    def _counts(self, value_N: Array, asked_RT: Array) -> Array:
+        """How many items of each of these values the pair's seed bought, float64 (R, T)."""
+        buyer, item = self._bought_of(value_N)
+        num_values = int(value_N.max(initial=UNKNOWN)) + 1
+        key, counts = np.unique(buyer * num_values + value_N[item], return_counts=True)
         of_value = Pairs(key, {"items": counts.astype(float)})
+        wanted_RT = self.seed[:, None] * num_values + asked_RT
+        rows_RT = of_value.find(np.where(asked_RT < num_values, wanted_RT, -1))
+        return of_value.at(rows_RT, "items", 0.0)
 
-        def mine(value: Array) -> Array:
-            asked = np.where(value < num_values, self.seed * num_values + value, -1)
-            return of_value.at(of_value.find(asked), "items", 0.0)
-
-        return mine, np.bincount(buyer, minlength=self.num_seeds)
+    def _bought_of(self, value_N: Array) -> tuple[Array, Array]:
+        """The seeds and items of the pairs bought whose item has a value."""
+        known = value_N[self.bought] != UNKNOWN
+        return self.bought_by[known], self.bought[known]
 
 
 def tiers_within(value_N: Array, log_price_N: Array) -> Array:
