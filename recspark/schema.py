@@ -49,6 +49,9 @@ BECAUSE = "because"  # array<bigint> aligned with items
 TREND = "trend"  # array<float>  what is known of the item at the anchor
 TRAITS = "traits"  # array<int>    its categories and the rows it points to, as numbers; -1: none
 REPEATS = "repeats"  # array<float>  how often bought again, by days since (`prepare.repeats`)
+SHARES = "shares"  # array<double>  of the customers in each class, sum 1
+STRENGTHS = "strengths"  # array<double>  of each trait (`prepare.latent_classes`)
+FACTORS = "factors"  # array<array<double>>  by trait: of each class and value, class by class
 AT_RISK = "at_risk"  # array<float>  days in which it could have been
 NUM_FEATURES = "num_features"
 
@@ -106,6 +109,13 @@ ITEM_STATES = (
 ENTITY_POOL = (
     f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {ENTITY} bigint, {ITEMS} array<bigint>, "
     f"{RATES} array<float>, {AGES} array<float>"
+)
+
+# What classes of customers were found at the anchor (`recspark.prepare.latent_classes`): their
+# shares, and by trait the strength and the factors, one per class and value, class after class.
+CUSTOMER_CLASSES = (
+    f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {SHARES} array<double>, {STRENGTHS} array<double>, "
+    f"{FACTORS} array<array<double>>"
 )
 
 # `because` is the item of the entity's history that is bought most often with the candidate, -1

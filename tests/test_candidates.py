@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from recspark.prepare import candidates, entity_pool, item_states
+from recspark.prepare import candidates, customer_classes, entity_pool, item_states
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.pair_features import pair_names
 from recspark.settings import Candidates
@@ -50,6 +50,10 @@ SEEDS = """
 NAMES = pair_names(["wishes"], ["category", "merchant"])
 
 
+def parquet(folder):
+    return tuple(sorted(str(path) for path in folder.glob("*.parquet")))
+
+
 def build(table, folder, sales=SALES, partitions=None, per_seed=3):
     """Candidate rows by (day, entity), and the frame that gave them."""
     events = {"sales": table(sales), "wishes": table(WISHES)}
@@ -65,16 +69,18 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
         events, ROLES[0], ANCHORS, history_per_entity=100, horizon_days=10.0, seed=7
     )
     pool.write.parquet(str(folder / "pool"))
-    states_files, pool_files = (
-        sorted(str(path) for path in (folder / name).glob("*.parquet"))
-        for name in ("states", "pool")
+    states_files, pool_files = (parquet(folder / name) for name in ("states", "pool"))
+    classes = customer_classes.build(
+        pool.sparkSession, ANCHORS, states_files, pool_files, other_tables=["wishes"]
     )
+    classes.write.parquet(str(folder / "classes"))
     frame = candidates.build(
         events,
         ROLES,
         seeds,
         states_files,
         pool_files,
+        parquet(folder / "classes"),
         item_traits=("category", "merchant"),
         **known,
     )

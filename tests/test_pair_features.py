@@ -7,6 +7,7 @@ from scipy import sparse
 
 from recspark.prepare import (
     habits,
+    latent_classes,
     nearest_users,
     pair_features,
     pair_history,
@@ -16,6 +17,7 @@ from recspark.prepare import (
 )
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
+from recspark.prepare.latent_classes import Traits
 from recspark.prepare.nearest_users import Pool
 from recspark.prepare.pair_history import History
 from recspark.prepare.ranking import top_per_row
@@ -23,7 +25,8 @@ from recspark.prepare.ranking import top_per_row
 HORIZON = 10.0
 NUM_ITEMS = 4
 HAZARDS = np.full((NUM_ITEMS, repeats.NUM_INTERVALS), 0.25)  # purchases per day, at any age
-KINDS = {"category": np.array([0, 1, 0, -1])}  # of the items; the last has none
+# The items' category, which the last does not have, and their price, which none has.
+KINDS = Traits.of([np.array([0, 1, 0, -1]), np.full(4, -1)], np.zeros(4))
 
 
 def history(rows, num_seeds=1):
@@ -62,13 +65,23 @@ def block_of(past, others=None, similar=None, pool=None):
     )  # fmt: skip
     users = pair_history.seed_columns(past, HORIZON) | habits.habits(past, trend)
     return pair_features.Block(
-        past, pairs, users, trend, HAZARDS, KINDS, found, others or {}, HORIZON
+        past,
+        pairs,
+        users,
+        trend,
+        HAZARDS,
+        ("category",),
+        KINDS,
+        latent_classes.none(KINDS),
+        found,
+        others or {},
+        HORIZON,
     )
 
 
 def feature_rows(block):
     """Features by (seed, item) and name."""
-    names = pair_features.pair_names(list(block.others), list(block.traits))
+    names = pair_features.pair_names(list(block.others), block.item_traits)
     values = pair_features.features(block)
     return {
         (int(seed), int(item)): dict(zip(names, row.tolist(), strict=True))
@@ -264,8 +277,8 @@ def test_every_part_that_can_be_a_reason_is_made_of_features():
     own = parts["own"]
     assert parts["taste"] == {
         "taste_of_category": 0.0,
-        "taste_by_price_within_category": 0.0,
         "taste_by_price": 0.0,
+        "taste_overall": 0.0,
         "taste": 1.0,
     }
     assert own["purchases"] == own["decayed_one"] == own["share_of_spend"] == 0

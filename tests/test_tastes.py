@@ -3,115 +3,126 @@
 import numpy as np
 import pytest
 
-from recspark.prepare import tastes
+from recspark.prepare import latent_classes, tastes
+from recspark.prepare.latent_classes import UNKNOWN, Classes, Traits
 from recspark.prepare.pair_history import Pairs
 
-NUM_ITEMS, PRIOR = 5, tastes.PRIOR
-# Items 0 and 1 are toys, 2 and 3 books, 4 is neither; only 0 to 2 were sold, to 6, 2 and 2 people.
-CATEGORY = {"category": np.array([0, 0, 1, 1, -1])}
-TREND = {
-    "log_owners": np.log1p([6, 2, 2, 0, 0]),
-    "log_decayed_sales_30": np.log1p([4, 1, 0, 0, 0]),
-    "log_price": np.full(NUM_ITEMS, np.nan),
-}
+NUM_ITEMS = 5
+# Items 0 and 1 are toys, 2 and 3 books, 4 is neither. Each counts as bought half a time more than
+# it was: toys 8 times, books twice.
+CATEGORY = np.array([0, 0, 1, 1, UNKNOWN])
+NO_PRICE = np.full(NUM_ITEMS, UNKNOWN)
+TRAITS = Traits.of([CATEGORY, NO_PRICE], np.array([5.5, 1.5, 0.5, 0.5, 0.5]))
+USUAL_TOYS, USUAL_BOOKS = 8 / 10, 2 / 10
+LOG_SALES = np.log1p([4.0, 1, 0, 0, 0])
 # Seed 0 bought both toys, seed 1 a book, seed 2 nothing.
 BOUGHT = Pairs(np.array([0, 1, NUM_ITEMS + 2]), {})
-OF_TOYS, OF_BOOKS = 8 / 10, 2 / 10  # of everybody's purchases
+STRENGTH = 6.0
+ALIKE = Classes(np.ones(1), np.array([STRENGTH, 40.0]), (np.ones((1, 2)), np.ones((1, 1))))
 
 
-def taste_of(seed, name="taste_of_category", trend=TREND, traits=CATEGORY, bought=BOUGHT):
-    """The taste of one seed for every item."""
-    found = tastes.tastes(
-        bought, trend, traits,
-        seed=np.full(NUM_ITEMS, seed), item=np.arange(NUM_ITEMS), num_seeds=3,
+def taste_of(seed, classes=ALIKE, traits=TRAITS, bought=BOUGHT, names=("category",)):
+    """The tastes of one seed for every item, by name."""
+    size = len(traits.usual_N)
+    return tastes.tastes(
+        bought, LOG_SALES if size == NUM_ITEMS else np.zeros(size), traits, classes,
+        item_traits=names, seed=np.full(size, seed), item=np.arange(size), num_seeds=3,
     )  # fmt: skip
-    return found[name]
 
 
 @pytest.mark.parametrize(
     ("seed", "toys", "books"),
     [
-        (0, (2 + PRIOR * OF_TOYS) / (2 + PRIOR) / OF_TOYS, PRIOR / (2 + PRIOR)),
-        (1, PRIOR / (1 + PRIOR), (1 + PRIOR * OF_BOOKS) / (1 + PRIOR) / OF_BOOKS),
+        (0, (2 + STRENGTH * USUAL_TOYS) / 8 / USUAL_TOYS, STRENGTH / 8),
+        (1, STRENGTH / 7, (1 + STRENGTH * USUAL_BOOKS) / 7 / USUAL_BOOKS),
         (2, 1, 1),
     ],
 )
-def test_a_taste_is_the_smoothed_share_of_a_category_over_everybodys(seed, toys, books):
+def test_where_all_are_of_one_class_a_taste_is_the_own_share_smoothed_by_everybodys(
+    seed, toys, books
+):
     expected = np.log([toys, toys, books, books, np.nan])
-    np.testing.assert_allclose(taste_of(seed), expected)
+    np.testing.assert_allclose(taste_of(seed)["taste_of_category"], expected, atol=1e-12)
+
+
+def test_a_seed_likes_what_the_class_likes_to_which_it_seems_to_belong():
+    # A third buys toys only half as often as all do, and books three times as often.
+    factors = np.array([[1.0, 1.0], [0.5, 3.0]])
+    classes = Classes(
+        np.array([2 / 3, 1 / 3]), np.array([STRENGTH, 40.0]), (factors, np.ones((2, 1)))
+    )
+    found = taste_of(1, classes)["taste_of_category"]
+    # All purchases of these: 8, 2 and 1 (neither); 4, 6 and 1.
+    toys, books = np.array([8 / 10, 4 / 10]), np.array([2 / 10, 6 / 10])
+    belongs = np.array([2 / 3, 1 / 3]) * books  # after one book
+    belongs /= belongs.sum()
+    like_toys = (belongs * STRENGTH * toys / (STRENGTH + 1)).sum()
+    like_books = (belongs * (1 + STRENGTH * books) / (STRENGTH + 1)).sum()
+    expected = np.log([like_toys / USUAL_TOYS] * 2 + [like_books / USUAL_BOOKS] * 2 + [np.nan])
+    np.testing.assert_allclose(found, expected)
+
+
+def test_the_taste_for_an_item_takes_all_traits_together_and_late_sales_go_on_top():
+    maker = np.array([0, 1, 0, 1, 0])
+    traits = Traits.of([CATEGORY, maker, NO_PRICE], np.full(NUM_ITEMS, 2.0))
+    classes = latent_classes.none(traits)
+    found = taste_of(0, classes, traits, names=("category", "maker"))
+    both = np.nan_to_num(found["taste_of_category"]) + found["taste_of_maker"]
+    np.testing.assert_allclose(found["taste_overall"], both)  # with one class, nothing mixes
+    sold = np.log([4.5, 1.5, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(found["taste"], sold + both)
 
 
 def test_purchases_of_a_seed_beside_others_do_not_mix():
     # A value that only the last seed has, and a trait that most items lack.
-    alone = {"maker": np.array([-1, -1, 3, -1, -1])}
-    assert taste_of(0, "taste_of_maker", traits=alone)[2] == 0  # nothing known of its makers
-    assert taste_of(1, "taste_of_maker", traits=alone)[2] == 0  # all that anybody buys is of 3
-    assert np.isnan(taste_of(1, "taste_of_maker", traits=alone)[[0, 1, 3, 4]]).all()
+    maker = np.array([UNKNOWN, UNKNOWN, 3, UNKNOWN, UNKNOWN])
+    traits = Traits.of([maker, NO_PRICE], np.full(NUM_ITEMS, 2.0))
+    for seed in (0, 1):  # nothing known of its makers; all that anybody buys is of 3
+        found = taste_of(seed, latent_classes.none(traits), traits, names=("maker",))
+        assert found["taste_of_maker"][2] == pytest.approx(0)
+        assert np.isnan(found["taste_of_maker"][[0, 1, 3, 4]]).all()
 
 
-def test_all_tastes_and_late_sales_make_naive_bayes():
-    trend = TREND | {"log_price": np.log([1.0, 1.0, 9.0, 9.0, 9.0])}
-    parts = [taste_of(0, name, trend) for name in ("taste_of_category", "taste_by_price")]
-    sold = np.log([4.5, 1.5, 0.5, 0.5, 0.5])
-    np.testing.assert_allclose(taste_of(0, "taste", trend), sold + np.nansum(parts, axis=0))
-
-
-# Nine toys at 1 to 9 and six books at 10 to 60, each sold to two people, and one thing more.
-SHELVES = {"category": np.array([0] * 9 + [1] * 6 + [2])}
-PRICES = {
-    "log_owners": np.log1p(np.full(16, 2.0)),
-    "log_decayed_sales_30": np.zeros(16),
-    "log_price": np.log(np.array([*range(1, 10), *range(10, 70, 10), 5.0])),
-}
+# Nine toys at 1 to 9 and six books at 10 to 60, and one thing more.
+SHELVES = np.array([0] * 9 + [1] * 6 + [2])
+LOG_PRICES = np.log(np.array([*range(1, 10), *range(10, 70, 10), 5.0]))
 
 
 def test_tiers_within_a_category_hold_equally_many_of_its_items():
-    tiers = tastes.tiers_within(SHELVES["category"], PRICES["log_price"])
-    assert tiers.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 2, 2, tastes.UNKNOWN]
+    tiers = tastes.tiers_within(SHELVES, LOG_PRICES)
+    assert tiers.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 2, 2, UNKNOWN]
     # Equal prices are of one tier, and an unknown one is of none.
     prices = np.log(np.array([3.0, 3, 3, 3, 1, 2, 2]))
     prices[-1] = np.nan
     tiers = tastes.tiers_within(np.zeros(7, int), prices)
-    assert tiers.tolist() == [1, 1, 1, 1, 0, 0, tastes.UNKNOWN]
+    assert tiers.tolist() == [1, 1, 1, 1, 0, 0, UNKNOWN]
 
 
-def test_who_buys_the_dear_toys_likes_dear_toys_most_and_dear_books_too():
-    items = np.arange(16)
-    found = tastes.tastes(
-        Pairs(np.array([6, 7, 8]), {}), PRICES, SHELVES,
-        seed=np.zeros(16, int), item=items, num_seeds=1,
-    )["taste_by_price_within_category"]  # fmt: skip
-    # Three dear toys where a tier has 1 of 3: inclined (0 + 3) / (1 + 3) and (3 + 3) / (1 + 3).
-    cheap, dear = 4 * 0.75 / 3, 4 * 1.5 / 3
-    toys = [np.log(cheap / 7 * 3)] * 6 + [np.log((3 + dear) / 7 * 3)] * 3
-    books = [np.log(cheap / 4 * 3)] * 4 + [np.log(dear / 4 * 3)] * 2
-    np.testing.assert_allclose(found, [*toys, *books, np.nan])
-
-
-def test_the_taste_for_prices_within_a_category_goes_before_that_over_all():
-    found = tastes.tastes(
-        Pairs(np.array([6, 7, 8]), {}), PRICES, SHELVES,
-        seed=np.zeros(16, int), item=np.arange(16), num_seeds=1,
-    )  # fmt: skip
-    within, over_all = found["taste_by_price_within_category"], found["taste_by_price"]
-    of_price = np.where(np.isnan(within), over_all, within)
-    expected = np.log(0.5) + found["taste_of_category"] + of_price
-    np.testing.assert_allclose(found["taste"], expected)
+def test_prices_are_compared_within_the_trait_that_tells_most_of_them():
+    even = np.arange(16) % 2
+    *item_traits, tiers = tastes.with_price([even, SHELVES], LOG_PRICES)
+    assert [values is given for values, given in zip(item_traits, [even, SHELVES], strict=True)]
+    np.testing.assert_array_equal(tiers, tastes.tiers_within(SHELVES, LOG_PRICES))
+    # Where values have too few items, prices are compared over all.
+    (tiers,) = tastes.with_price([], LOG_PRICES)
+    np.testing.assert_array_equal(tiers, tastes.price_tiers(LOG_PRICES))
+    *_, tiers = tastes.with_price([np.arange(16)], LOG_PRICES)
+    np.testing.assert_array_equal(tiers, tastes.price_tiers(LOG_PRICES))
 
 
 def test_price_tiers_hold_equally_many_items():
     prices = np.log(np.append(np.arange(1.0, 81.0), np.nan))
     tiers = tastes.price_tiers(prices)
-    assert tiers[-1] == tastes.UNKNOWN
+    assert tiers[-1] == UNKNOWN
     assert np.bincount(tiers[:-1]).tolist() == [10] * tastes.PRICE_TIERS
-    assert (tastes.price_tiers(np.full(3, np.nan)) == tastes.UNKNOWN).all()
+    assert (tastes.price_tiers(np.full(3, np.nan)) == UNKNOWN).all()
 
 
 def test_without_traits_prices_or_purchases_nothing_is_known():
     nobody = Pairs(np.empty(0, dtype=np.int64), {})
-    found = tastes.tastes(
-        nobody, TREND, {}, seed=np.zeros(1, int), item=np.zeros(1, int), num_seeds=1
-    )
+    traits = Traits.of([NO_PRICE], np.full(NUM_ITEMS, 2.0))
+    found = taste_of(0, latent_classes.none(traits), traits, nobody, names=())
     assert np.isnan(found["taste_by_price"]).all()
-    assert found["taste"] == pytest.approx(np.log(4.5))
+    np.testing.assert_allclose(found["taste_overall"], 0)
+    assert found["taste"][0] == pytest.approx(np.log(4.5))
     assert list(found) == list(tastes.names([]))

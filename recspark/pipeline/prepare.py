@@ -1,6 +1,5 @@
 """From pinned tables to subgraphs: every stage table of a run, in the order of the data's way."""
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,27 +8,17 @@ from pyspark.sql import functions as F
 
 from recspark import schema
 from recspark.encodings import Encodings
+from recspark.pipeline import pair_tables
 from recspark.pipeline.start import Run
 from recspark.prepare import (
-    candidates,
-    entity_pool,
     events,
     graph,
-    interactions,
-    item_states,
-    item_trends,
     neighbors,
-    pair_features,
-    pair_parts,
-    quantiles,
     snapshots,
     subgraphs,
-    tastes,
 )
 from recspark.prepare.anchors import Anchor
 from recspark.prepare.graph import Graph
-
-log = logging.getLogger(__name__)
 
 LEARNT = (schema.TRAIN, schema.VALIDATION)  # splits whose subgraphs carry hop 2
 SCORED_LATER = (schema.TEST, schema.SCORE)  # splits that are scored layer by layer
@@ -61,7 +50,7 @@ def prepare(run: Run, encodings: Encodings | None = None) -> Prepared:
     eligible = _eligible(run, built)
     truth = _future_truth(run, encodings, built, eligible) if run.is_backtest else None
     seeds = _write_snapshots(run, encodings, built, eligible, truth)
-    encodings, pairs = _write_candidates(run, encodings, built, seeds, fitted=fitted)
+    encodings, pairs = pair_tables.write(run, encodings, built, seeds, fitted=fitted)
     _write_subgraphs(run, encodings, built, seeds, pairs)
     return Prepared(
         encodings=encodings, graph=built, eligible=eligible, snapshots=seeds, truth=truth
@@ -134,94 +123,6 @@ def _write_snapshots(
     written = run.workspace.write("snapshots", seeds, schema.SNAPSHOTS)
     snapshots.check_not_empty(written, run.anchors)
     return written
-
-
-def _write_candidates(
-    run: Run, encodings: Encodings, built: Graph, seeds: DataFrame, *, fitted: bool
-) -> tuple[Encodings, DataFrame]:
-    """Item states, candidates, and (when fitting) the quantiles of their features."""
-    chosen, workspace = run.settings.candidates, run.workspace
-    roles = interactions.roles(encodings)
-    item_traits = tastes.traits(encodings)
-    times = sorted({anchor.time for anchor in run.anchors})
-    states = item_states.build(
-        built.events,
-        roles,
-        built.nodes[encodings.item_table],
-        times,
-        horizon_days=run.horizon_days,
-        settings=chosen,
-    )
-    states = workspace.write("item_states", states, schema.ITEM_STATES)
-    pool = entity_pool.build(
-        built.events,
-        roles[0],
-        times,
-        history_per_entity=chosen.history_per_entity,
-        horizon_days=run.horizon_days,
-        seed=run.settings.seed,
-    )
-    workspace.write("entity_pool", pool, schema.ENTITY_POOL)
-    pairs = candidates.build(
-        built.events,
-        roles,
-        seeds,
-        workspace.paths("item_states"),
-        workspace.paths("entity_pool"),
-        item_traits=item_traits,
-        horizon_days=run.horizon_days,
-        settings=chosen,
-    )
-    pairs = workspace.write("candidates", pairs, schema.CANDIDATES)
-    others = [role.table for role in roles[1:]]
-    names = pair_features.pair_names(others, item_traits)
-    for split, found in sorted(candidates.recall(pairs, seeds, names).items()):
-        if split != schema.SCORE:
-            shares = ", ".join(f"{source} {share:.3f}" for source, share in found.items())
-            log.info("candidates: recall of %s labels: %s", split, shares)
-    if fitted:
-        encodings = _fit_quantiles(run, encodings, states, pairs, others)
-    return encodings, pairs
-
-
-def _fit_quantiles(
-    run: Run,
-    encodings: Encodings,
-    states: DataFrame,
-    pairs: DataFrame,
-    others: list[str],
-) -> Encodings:
-    item_traits = tastes.traits(encodings)
-    pair_names = pair_features.pair_names(others, item_traits)
-    trend_names = item_trends.trend_names(others)
-    learnt = F.col(schema.ANCHOR_TIME).isin(run.anchor_times(schema.TRAIN))
-    seed = run.settings.seed
-    pair_knots = quantiles.knots(
-        pairs.where(F.col(schema.SPLIT) == schema.TRAIN),
-        schema.FEATURES,
-        len(pair_names),
-        key=[schema.ANCHOR_TIME, schema.ENTITY],
-        num_rows=quantiles.SEED_ROWS,
-        seed=seed,
-    )
-    middle = {n: k[len(k) // 2] for n, k in zip(pair_names, pair_knots, strict=True)}
-    return encodings.model_copy(
-        update={
-            "trend_names": trend_names,
-            "pair_names": pair_names,
-            "pair_groups": pair_features.groups(others, item_traits),
-            "trend_knots": quantiles.knots(
-                states.where(learnt),
-                schema.TREND,
-                len(trend_names),
-                key=[schema.ANCHOR_TIME, schema.ITEM],
-                num_rows=quantiles.ITEM_ROWS,
-                seed=seed,
-            ),
-            "pair_knots": pair_knots,
-            "pair_parts": pair_parts.parts(middle, item_traits),
-        }
-    )
 
 
 def _write_subgraphs(

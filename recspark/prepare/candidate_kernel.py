@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from recspark import schema, windows
 from recspark.prepare import (
+    customer_class_files,
     habits,
     item_state_files,
     nearest_users,
@@ -50,6 +51,7 @@ class Plan:
     item_traits: tuple[str, ...]  # names of the columns of `traits`
     state_files: tuple[str, ...]  # Parquet files of the item states
     pool_files: tuple[str, ...]  # Parquet files of the entity pool
+    class_files: tuple[str, ...]  # Parquet files of the customers' classes
 
 
 def run(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
@@ -137,7 +139,9 @@ def _block(
         users=pair_history.seed_columns(history, plan.horizon_days) | habits.habits(history, trend),
         trend=trend,
         hazards=states.hazards,
-        traits=dict(zip(plan.item_traits, states.traits.T, strict=True)),
+        item_traits=plan.item_traits,
+        traits=customer_class_files.traits_of(plan.state_files, anchor, plan.other_tables),
+        classes=customer_class_files.load(plan.class_files, anchor),
         retrieved=retrieval.retrieve(
             history,
             pairs,

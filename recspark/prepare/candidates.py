@@ -25,6 +25,7 @@ def build(
     snapshots: DataFrame,
     item_state_files: Sequence[str],
     pool_files: Sequence[str],
+    class_files: Sequence[str],
     *,
     item_traits: Sequence[str],
     horizon_days: float,
@@ -39,6 +40,7 @@ def build(
         item_state_files: Parquet files of the item states of all anchors, paths or URIs that
             workers can open.
         pool_files: the same of the entity pool.
+        class_files: the same of the customers' classes.
         item_traits: names of the columns of `traits` in the item states (`tastes.traits`).
         horizon_days: length of the label window, days.
         settings: how many candidates, from how long a history.
@@ -61,6 +63,7 @@ def build(
         item_traits=tuple(item_traits),
         state_files=tuple(item_state_files),
         pool_files=tuple(pool_files),
+        class_files=tuple(class_files),
     )
     kernel = partial(candidate_kernel.run, plan=plan)
     return rows.repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)

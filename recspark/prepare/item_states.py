@@ -10,9 +10,10 @@ from pyspark.sql import functions as F
 
 from recspark import schema
 from recspark.encodings import NUM_SPECIAL_CODES
-from recspark.prepare import interactions, item_trends, similarity, tastes
+from recspark.prepare import interactions, item_trends, similarity
 from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.interactions import EventRoles
+from recspark.prepare.latent_classes import UNKNOWN
 from recspark.settings import Candidates
 
 ITEMS_PER_FILE = 100_000  # of one anchor: readers of an anchor skip the files of others
@@ -70,7 +71,7 @@ def build(
 def _traits(items: DataFrame) -> DataFrame:
     """(item, traits): a category's place among the values, and the node of what is pointed to."""
     categories = F.transform(
-        schema.CODES, lambda code: F.greatest(code - NUM_SPECIAL_CODES, F.lit(tastes.UNKNOWN))
+        schema.CODES, lambda code: F.greatest(code - NUM_SPECIAL_CODES, F.lit(UNKNOWN))
     )
     both = F.concat(categories, F.col(schema.PARENTS).cast("array<int>"))
     return items.select(F.col(schema.NODE).alias(schema.ITEM), both.alias(schema.TRAITS))

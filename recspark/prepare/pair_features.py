@@ -12,6 +12,7 @@ import numpy as np
 from recspark.prepare import habits, repeats, tastes
 from recspark.prepare.arrow_rows import Array, Columns
 from recspark.prepare.item_trends import OF_TARGET
+from recspark.prepare.latent_classes import Classes, Traits
 from recspark.prepare.pair_history import (
     BASKET_DECAYS,
     HALF_LIVES,
@@ -111,7 +112,9 @@ class Block:
     users: Columns  # (S,), of `pair_history.seed_columns` and `habits.habits`
     trend: Columns  # (N,)
     hazards: Array  # (N, I), of `repeats.hazards`
-    traits: Columns  # (N,), int64: values of `tastes.traits`
+    item_traits: tuple[str, ...]  # names of `tastes.traits`
+    traits: Traits  # these, and the price
+    classes: Classes  # of the anchor's customers
     retrieved: Retrieved
     others: dict[str, History]  # further event tables, by name
     horizon_days: float
@@ -148,12 +151,12 @@ def features(block: Block) -> Array:
     found |= {f"user_{name}": user[name] for name in USER}
     found |= {f"item_{name}": trend[name] for name in OF_TARGET}
     found |= tastes.tastes(
-        block.pairs, block.trend, block.traits,
-        seed=seed, item=item, num_seeds=block.history.num_seeds,
+        block.pairs, block.trend["log_decayed_sales_30"], block.traits, block.classes,
+        item_traits=block.item_traits, seed=seed, item=item, num_seeds=block.history.num_seeds,
     )  # fmt: skip
     for name, other in block.others.items():
         found |= _of_other(name, other, keys, seed, block.horizon_days)
-    names = pair_names(list(block.others), list(block.traits))
+    names = pair_names(list(block.others), block.item_traits)
     matrix = np.empty((len(keys), len(names)), dtype=np.float32)
     for place, name in enumerate(names):
         matrix[:, place] = found[name]

@@ -1,0 +1,136 @@
+"""Stage tables of (seed, item) pairs: what is known of items and customers, and the candidates."""
+
+import logging
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import schema
+from recspark.encodings import Encodings
+from recspark.pipeline.start import Run
+from recspark.prepare import (
+    candidates,
+    customer_classes,
+    entity_pool,
+    interactions,
+    item_states,
+    item_trends,
+    pair_features,
+    pair_parts,
+    quantiles,
+    tastes,
+)
+from recspark.prepare.graph import Graph
+from recspark.prepare.interactions import EventRoles
+
+log = logging.getLogger(__name__)
+
+
+def write(
+    run: Run, encodings: Encodings, built: Graph, seeds: DataFrame, *, fitted: bool
+) -> tuple[Encodings, DataFrame]:
+    """Write the candidates of the seeds, and before them what they are found from.
+
+    Returns the encodings, with the quantiles of the features where they are being `fitted`, and
+    the candidates.
+    """
+    roles, item_traits = interactions.roles(encodings), tastes.traits(encodings)
+    others = [role.table for role in roles[1:]]
+    states = _write_states(run, encodings, built, roles)
+    workspace = run.workspace
+    pairs = candidates.build(
+        built.events,
+        roles,
+        seeds,
+        workspace.paths("item_states"),
+        workspace.paths("entity_pool"),
+        workspace.paths("customer_classes"),
+        item_traits=item_traits,
+        horizon_days=run.horizon_days,
+        settings=run.settings.candidates,
+    )
+    pairs = workspace.write("candidates", pairs, schema.CANDIDATES)
+    names = pair_features.pair_names(others, item_traits)
+    for split, found in sorted(candidates.recall(pairs, seeds, names).items()):
+        if split != schema.SCORE:
+            shares = ", ".join(f"{source} {share:.3f}" for source, share in found.items())
+            log.info("candidates: recall of %s labels: %s", split, shares)
+    if fitted:
+        encodings = _fit_quantiles(run, encodings, states, pairs, others)
+    return encodings, pairs
+
+
+def _write_states(
+    run: Run, encodings: Encodings, built: Graph, roles: Sequence[EventRoles]
+) -> DataFrame:
+    """Item states, which are returned, the entity pool, and the classes of its customers."""
+    chosen, workspace = run.settings.candidates, run.workspace
+    times = sorted({anchor.time for anchor in run.anchors})
+    states = item_states.build(
+        built.events,
+        roles,
+        built.nodes[encodings.item_table],
+        times,
+        horizon_days=run.horizon_days,
+        settings=chosen,
+    )
+    states = workspace.write("item_states", states, schema.ITEM_STATES)
+    pool = entity_pool.build(
+        built.events,
+        roles[0],
+        times,
+        history_per_entity=chosen.history_per_entity,
+        horizon_days=run.horizon_days,
+        seed=run.settings.seed,
+    )
+    workspace.write("entity_pool", pool, schema.ENTITY_POOL)
+    classes = customer_classes.build(
+        workspace.spark,
+        times,
+        workspace.paths("item_states"),
+        workspace.paths("entity_pool"),
+        other_tables=[role.table for role in roles[1:]],
+    )
+    workspace.write("customer_classes", classes, schema.CUSTOMER_CLASSES)
+    return states
+
+
+def _fit_quantiles(
+    run: Run,
+    encodings: Encodings,
+    states: DataFrame,
+    pairs: DataFrame,
+    others: list[str],
+) -> Encodings:
+    item_traits = tastes.traits(encodings)
+    pair_names = pair_features.pair_names(others, item_traits)
+    trend_names = item_trends.trend_names(others)
+    learnt = F.col(schema.ANCHOR_TIME).isin(run.anchor_times(schema.TRAIN))
+    seed = run.settings.seed
+    pair_knots = quantiles.knots(
+        pairs.where(F.col(schema.SPLIT) == schema.TRAIN),
+        schema.FEATURES,
+        len(pair_names),
+        key=[schema.ANCHOR_TIME, schema.ENTITY],
+        num_rows=quantiles.SEED_ROWS,
+        seed=seed,
+    )
+    middle = {n: k[len(k) // 2] for n, k in zip(pair_names, pair_knots, strict=True)}
+    return encodings.model_copy(
+        update={
+            "trend_names": trend_names,
+            "pair_names": pair_names,
+            "pair_groups": pair_features.groups(others, item_traits),
+            "trend_knots": quantiles.knots(
+                states.where(learnt),
+                schema.TREND,
+                len(trend_names),
+                key=[schema.ANCHOR_TIME, schema.ITEM],
+                num_rows=quantiles.ITEM_ROWS,
+                seed=seed,
+            ),
+            "pair_knots": pair_knots,
+            "pair_parts": pair_parts.parts(middle, item_traits),
+        }
+    )

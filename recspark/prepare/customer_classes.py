@@ -1,0 +1,49 @@
+"""Customer classes: who buys alike at each anchor, found from the pool of entities."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recspark import schema
+from recspark.prepare import customer_class_files
+from recspark.prepare.customer_class_files import Sources
+
+COLUMNS = (
+    f"{schema.ANCHOR_TIME} timestamp, {schema.SHARES} array<double>, "
+    f"{schema.STRENGTHS} array<double>, {schema.FACTORS} array<array<double>>"
+)
+
+
+def build(
+    spark: SparkSession,
+    anchors: Sequence[datetime],
+    item_state_files: Sequence[str],
+    pool_files: Sequence[str],
+    *,
+    other_tables: Sequence[str],
+) -> DataFrame:
+    """CUSTOMER_CLASSES without `run_date`: one row per anchor.
+
+    Args:
+        spark: of the run.
+        anchors: distinct; without a zone they are UTC.
+        item_state_files: Parquet files of the item states of all anchors, paths or URIs that
+            workers can open.
+        pool_files: the same of the entity pool.
+        other_tables: the further event tables, in order.
+    """
+    moments = [anchor if anchor.tzinfo else anchor.replace(tzinfo=UTC) for anchor in anchors]
+    rows = spark.createDataFrame(
+        list(enumerate(moments)), f"number int, {schema.ANCHOR_TIME} timestamp"
+    )
+    sources = Sources(
+        state_files=tuple(item_state_files),
+        pool_files=tuple(pool_files),
+        other_tables=tuple(other_tables),
+    )
+    kernel = partial(customer_class_files.find, sources=sources)
+    one_each = rows.repartitionById(len(moments), F.col("number"))
+    return one_each.select(schema.ANCHOR_TIME).mapInArrow(kernel, COLUMNS)

@@ -1,0 +1,258 @@
+"""Latent classes of customers: who buys alike, by the traits of what they buy.
+
+A customer belongs to one of `NUM_CLASSES` classes, of which is not known. What a class buys differs
+from what everybody buys by one factor per value of a trait, so that an item is bought in proportion
+to everybody's purchases times the factors of its category, its merchant, ... (a log-linear model,
+fitted by iterative proportional fitting: Deming and Stephan 1940). A person deviates from their
+class: the counts of a trait's values are Dirichlet-multinomial around the class's shares, with a
+strength per trait (Minka 2000, Estimating a Dirichlet distribution). Classes are found by
+expectation maximisation (Dempster, Laird and Rubin 1977); the strengths, and how far a class may
+lie from everybody, are the most likely of a grid (empirical Bayes). numpy and scipy only.
+Axes: N items, U customers, K classes, T traits, V values of a trait, C cells of distinct
+(customer, value).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy import sparse
+from scipy.special import gammaln
+
+from recspark.prepare.arrow_rows import Array
+
+UNKNOWN = -1  # value of a trait that an item does not have
+NUM_CLASSES = 12
+_ROUNDS = 20
+_FIRST_LEARN, _LEARN_EVERY = 10, 5  # rounds until strengths are chosen, and chosen again
+_STRENGTHS = (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0)  # purchases
+_DISTANCES = (5.0, 20.0, 80.0, 320.0, 1280.0, 5120.0)  # purchases that promised shares count as
+_FIRST_STRENGTH, _FIRST_DISTANCE = 40.0, 20.0
+_FIRST_PRIOR = 5.0  # purchases that everybody's shares count as where a class starts
+_MANY = 0.7  # quantile of purchases above which a customer may be the start of a class
+_DRAW_SEED = 7
+_UNSOLD = 0.5  # purchases that every item counts as having, beside its own
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """How many distinct items of each value of one trait each customer bought."""
+
+    customer_C: Array  # int64, ascending
+    value_C: Array  # int64
+    count_C: Array  # int64, > 0
+    total_U: Array  # int64
+
+    @classmethod
+    def of(cls, customer: Array, item: Array, value_N: Array, num_customers: int) -> Self:
+        """From distinct (customer, item); items without the trait are left out."""
+        known = value_N[item] != UNKNOWN
+        num_values = size_of(value_N)
+        cells = customer[known] * num_values + value_N[item[known]]
+        cell_C, count_C = np.unique(cells, return_counts=True)
+        customer_C, value_C = np.divmod(cell_C, num_values)
+        total_U = np.bincount(customer[known], minlength=num_customers)
+        return cls(customer_C, value_C, count_C, total_U)
+
+    def at(self, customer: Array, value: Array) -> Array:
+        """The counts of these customers and values, 0 where there are none; in their shape."""
+        if not len(self.count_C):
+            return np.zeros(value.shape)
+        size = max(int(self.value_C.max()), int(value.max(initial=0))) + 1
+        cells_C, wanted = self.customer_C * size + self.value_C, customer * size + value
+        place = np.minimum(np.searchsorted(cells_C, wanted), len(cells_C) - 1)
+        return np.where(cells_C[place] == wanted, self.count_C[place], 0.0)
+
+    def log_chance(self, shares_KV: Array, strength: float) -> Array:
+        """Logarithm of the chance of each customer's counts given each class, (U, K)."""
+        prior_CK = strength * shares_KV[:, self.value_C].T
+        log_CK = np.zeros(prior_CK.shape)
+        for more, at_C in self._steps():
+            log_CK[at_C] += np.log(prior_CK[at_C] + more)
+        of_total_U = gammaln(strength) - gammaln(self.total_U + strength)
+        return np.asarray(self._by_customer() @ log_CK + of_total_U[:, None])
+
+    def tables(self, shares_KV: Array, strength: float, belongs_UK: Array) -> Array:
+        """How many of the counts speak of each class's shares, not of persons, (K, V).
+
+        The expected number of tables of a Chinese restaurant: its maximum is Minka's fixed point.
+        """
+        prior_CK = strength * shares_KV[:, self.value_C].T
+        tables_CK = np.zeros(prior_CK.shape)
+        for more, at_C in self._steps():
+            tables_CK[at_C] += prior_CK[at_C] / (prior_CK[at_C] + more)
+        tables_CK *= belongs_UK[self.customer_C]
+        size = shares_KV.shape[1]
+        return np.stack([np.bincount(self.value_C, of_C, size) for of_C in tables_CK.T])
+
+    def _steps(self) -> list[tuple[int, Array]]:
+        """0, 1, ... and the cells that count more than that."""
+        most = int(self.count_C.max(initial=0))
+        return [(more, np.flatnonzero(self.count_C > more)) for more in range(most)]
+
+    def _by_customer(self) -> sparse.csr_matrix:
+        ones, num_cells = np.ones(len(self.customer_C)), len(self.customer_C)
+        cells = (self.customer_C, np.arange(num_cells))
+        return sparse.csr_matrix((ones, cells), shape=(len(self.total_U), num_cells))
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """What each class buys, and how far its customers deviate from it."""
+
+    share_K: Array  # of the customers, sum 1
+    strength_T: Array  # purchases that a class's shares of a trait count as, for one customer
+    factors: tuple[Array, ...]  # of each trait (K, V): times everybody's purchases of the value
+
+    def belongs(self, traits: "Traits", counts: Sequence[Counts], num_customers: int) -> Array:
+        """Chance that each customer belongs to each class, (U, K); rows sum to 1."""
+        log_UK = np.log(self.share_K) + np.zeros((num_customers, 1))
+        for of_trait, shares_KV, strength in zip(
+            counts, traits.shares(self), self.strength_T, strict=True
+        ):
+            log_UK = log_UK + of_trait.log_chance(shares_KV, strength)
+        chance_UK = np.exp(log_UK - log_UK.max(axis=1, keepdims=True))
+        return np.asarray(chance_UK / chance_UK.sum(axis=1, keepdims=True))
+
+
+def size_of(value_N: Array) -> int:
+    """One more than the largest value, at least one."""
+    return max(int(value_N.max(initial=UNKNOWN)) + 1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Traits:
+    """The items' traits, and how often everybody buys each item."""
+
+    values: tuple[Array, ...]  # of each trait (N,), `UNKNOWN` where an item has none
+    usual_N: Array  # everybody's share of purchases, sum 1
+
+    @classmethod
+    def of(cls, values: Sequence[Array], owners_N: Array) -> Self:
+        """From how many customers bought each item, float64 (N,)."""
+        sold_N = owners_N + _UNSOLD
+        return cls(tuple(values), sold_N / max(sold_N.sum(), 1.0))
+
+    def lifts(self, classes: Classes, *, without: int | None = None) -> Array:
+        """How much more than everybody each class buys of each item, (K, N).
+
+        The factors of one trait may be left out.
+        """
+        lift_KN = np.ones((len(classes.share_K), len(self.usual_N)))
+        for number, (value_N, factor_KV) in enumerate(
+            zip(self.values, classes.factors, strict=True)
+        ):
+            if number != without:
+                factor_KN = factor_KV[:, np.maximum(value_N, 0)]
+                lift_KN *= np.where(value_N != UNKNOWN, factor_KN, 1.0)
+        return np.asarray(lift_KN / (lift_KN * self.usual_N).sum(axis=1, keepdims=True))
+
+    def shares(self, classes: Classes) -> list[Array]:
+        """Share of each value of each trait in what each class buys, (K, V); rows sum to 1."""
+        lift_KN = self.lifts(classes)
+        return [self.sums(lift_KN, number) for number in range(len(self.values))]
+
+    def sums(self, lift_KN: Array, number: int) -> Array:
+        """Share of each value of one trait where items are bought so much more, (K, V)."""
+        value_N = self.values[number]
+        known, size = value_N != UNKNOWN, size_of(value_N)
+        found_KV = np.stack(
+            [
+                np.bincount(value_N[known], of_class_N[known], size)
+                for of_class_N in lift_KN * self.usual_N
+            ]
+        )
+        total_K1 = found_KV.sum(axis=1, keepdims=True)
+        return np.asarray(found_KV / np.where(total_K1 > 0, total_K1, 1.0))
+
+
+def none(traits: Traits) -> Classes:
+    """A single class, which buys as everybody does."""
+    factors = tuple(np.ones((1, size_of(value_N))) for value_N in traits.values)
+    return Classes(np.ones(1), np.full(len(factors), _FIRST_STRENGTH), factors)
+
+
+def fit(traits: Traits, customer: Array, item: Array, num_customers: int) -> Classes:
+    """Find the classes of these customers.
+
+    Args:
+        traits: of the items.
+        customer: int64, positions of customers who bought something.
+        item: int64, positions of what they bought; no pair twice.
+        num_customers: U.
+    """
+    counts = [Counts.of(customer, item, value_N, num_customers) for value_N in traits.values]
+    if not counts or not num_customers:
+        return none(traits)
+    found = _first_guess(traits, counts)
+    distance_T = np.full(len(counts), _FIRST_DISTANCE)
+    for number in range(1, _ROUNDS + 1):
+        belongs_UK = found.belongs(traits, counts, num_customers)
+        share_K = (belongs_UK.sum(axis=0) + 1.0) / (num_customers + len(found.share_K))
+        found = Classes(share_K, found.strength_T, found.factors)
+        learns = number >= _FIRST_LEARN and number % _LEARN_EVERY == 0
+        for trait in range(len(counts)):
+            found = _refitted(traits, counts, found, belongs_UK, distance_T, trait, learns=learns)
+    return found
+
+
+def _first_guess(traits: Traits, counts: Sequence[Counts]) -> Classes:
+    """Each class starts as one customer who bought much; they are drawn, always alike."""
+    total_U = counts[0].total_U
+    many = np.flatnonzero(total_U >= np.quantile(total_U, _MANY))
+    size = min(NUM_CLASSES, len(many))
+    chosen_K = np.random.default_rng(_DRAW_SEED).permutation(many)[:size]
+    alike = none(traits)
+    factors = []
+    for usual_1V, of_trait in zip(traits.shares(alike), counts, strict=True):
+        own_KV = np.zeros((size, usual_1V.shape[1]))
+        for place, customer in enumerate(chosen_K):
+            mine = of_trait.customer_C == customer
+            own_KV[place, of_trait.value_C[mine]] = of_trait.count_C[mine]
+        smoothed_KV = own_KV + _FIRST_PRIOR * usual_1V
+        factors.append(_over(smoothed_KV, usual_1V))
+    return Classes(np.full(size, 1 / size), np.full(len(counts), _FIRST_STRENGTH), tuple(factors))
+
+
+def _refitted(
+    traits: Traits,
+    counts: Sequence[Counts],
+    classes: Classes,
+    belongs_UK: Array,
+    distance_T: Array,
+    trait: int,
+    *,
+    learns: bool,
+) -> Classes:
+    """The factors of one trait, and where `learns` its strength and distance, fitted anew."""
+    shares_KV = traits.sums(traits.lifts(classes), trait)
+    strength_T = classes.strength_T.copy()
+    tables_KV = counts[trait].tables(shares_KV, strength_T[trait], belongs_UK)
+    promised_KV = traits.sums(traits.lifts(classes, without=trait), trait)
+    if learns:
+        distance_T[trait] = max(
+            _DISTANCES, key=lambda distance: _evidence(tables_KV, distance * promised_KV)
+        )
+    factors = list(classes.factors)
+    factors[trait] = _over(tables_KV + distance_T[trait] * promised_KV, promised_KV)
+    if learns:
+        strength_T[trait] = max(
+            _STRENGTHS,
+            key=lambda strength: (belongs_UK * counts[trait].log_chance(shares_KV, strength)).sum(),
+        )
+    return Classes(classes.share_K, strength_T, tuple(factors))
+
+
+def _evidence(tables_KV: Array, prior_KV: Array) -> float:
+    """Logarithm of the chance of counts around a prior: Dirichlet-multinomial, all classes."""
+    prior_KV = np.maximum(prior_KV, np.finfo(float).tiny)
+    total_K, of_prior_K = tables_KV.sum(axis=1), prior_KV.sum(axis=1)
+    of_values = (gammaln(tables_KV + prior_KV) - gammaln(prior_KV)).sum()
+    return float(of_values + (gammaln(of_prior_K) - gammaln(total_K + of_prior_K)).sum())
+
+
+def _over(found_KV: Array, promised_KV: Array) -> Array:
+    """Shares of what was found over promised ones; 1 where nothing is promised."""
+    share_KV = found_KV / np.maximum(found_KV.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    return np.where(promised_KV > 0, share_KV / np.where(promised_KV > 0, promised_KV, 1.0), 1.0)

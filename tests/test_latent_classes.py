@@ -1,0 +1,108 @@
+"""Classes of customers, against chances worked out by hand and classes that were planted. No Spark."""
+
+import numpy as np
+import pytest
+
+from recspark.prepare import latent_classes
+from recspark.prepare.latent_classes import UNKNOWN, Classes, Counts, Traits
+
+# Items 0 to 11 are toys, 12 to 23 books, 24 is neither.
+CATEGORY = np.array([0] * 12 + [1] * 12 + [UNKNOWN])
+NUM_ITEMS, NUM_CUSTOMERS = len(CATEGORY), 200
+
+
+def shop():
+    """Distinct (customer, item): the even ones buy six toys and two books, the odd ones turned."""
+    customer = np.repeat(np.arange(NUM_CUSTOMERS), 8)
+    number = np.tile(np.arange(8), NUM_CUSTOMERS)
+    is_toy = (customer % 2 == 0) == (number < 6)
+    return customer, (number + customer) % 12 + np.where(is_toy, 0, 12)
+
+
+def found(values, customer, item):
+    owners_N = np.bincount(item, minlength=NUM_ITEMS).astype(float)
+    traits = Traits.of(values, owners_N)
+    return traits, latent_classes.fit(traits, customer, item, int(customer.max()) + 1)
+
+
+def test_counts_are_of_distinct_items_by_value_and_leave_out_items_without_one():
+    counts = Counts.of(np.array([0, 0, 0, 2, 2]), np.array([0, 1, 12, 13, 24]), CATEGORY, 3)
+    cells = zip(counts.customer_C, counts.value_C, counts.count_C, strict=True)
+    assert list(cells) == [(0, 0, 2), (0, 1, 1), (2, 1, 1)]
+    assert counts.total_U.tolist() == [3, 0, 1]
+    asked = counts.at(np.array([0, 0, 1, 2]), np.array([0, 7, 0, 1]))
+    assert asked.tolist() == [2, 0, 0, 1]
+
+
+def test_the_chance_of_counts_is_dirichlet_multinomial():
+    counts = Counts.of(np.array([0, 0, 0]), np.array([0, 1, 12]), CATEGORY, 2)
+    shares = np.array([[0.5, 0.5], [0.25, 0.75]])
+    # With strength 4: 2 * 3 * 2 / (4 * 5 * 6), and 1 * 2 * 3 / (4 * 5 * 6); no purchases: 1.
+    expected = np.log([[12 / 120, 6 / 120], [1, 1]])
+    np.testing.assert_allclose(counts.log_chance(shares, 4.0), expected, atol=1e-12)
+
+
+def test_repeated_counts_speak_less_of_the_class():
+    counts = Counts.of(np.array([0, 0, 0]), np.array([0, 1, 12]), CATEGORY, 1)
+    tables = counts.tables(np.array([[0.5, 0.5]]), 4.0, np.array([[0.5]]))
+    np.testing.assert_allclose(tables, [[0.5 * (1 + 2 / 3), 0.5]])
+
+
+def test_who_buys_alike_is_found_to_be_of_one_class():
+    customer, item = shop()
+    traits, classes = found([CATEGORY], customer, item)
+    counts = [Counts.of(customer, item, CATEGORY, NUM_CUSTOMERS)]
+    belongs_UK = classes.belongs(traits, counts, NUM_CUSTOMERS)
+    np.testing.assert_allclose(belongs_UK.sum(axis=1), 1)
+    assert classes.share_K.sum() == pytest.approx(1)
+    (shares_KV,) = traits.shares(classes)
+    of_toys_U = belongs_UK @ shares_KV[:, 0]
+    assert (of_toys_U[::2] > 0.65).all()
+    assert (of_toys_U[1::2] < 0.35).all()
+
+
+def test_a_trait_that_follows_from_another_is_not_counted_twice():
+    customer, item = shop()
+    maker = np.where(CATEGORY == UNKNOWN, UNKNOWN, CATEGORY + 10)  # each category has its own
+    traits, classes = found([CATEGORY, maker], customer, item)
+    counts = [Counts.of(customer, item, values, NUM_CUSTOMERS) for values in (CATEGORY, maker)]
+    belongs_UK = classes.belongs(traits, counts, NUM_CUSTOMERS)
+    of_category, of_maker = traits.shares(classes)
+    np.testing.assert_allclose(of_maker[:, 10:], of_category, atol=1e-12)
+    # Three of four that the even ones buy are toys, not nine of ten.
+    of_toys = (belongs_UK[::2] @ of_category[:, 0]).mean()
+    assert of_toys == pytest.approx(0.75, abs=0.03)
+
+
+def test_a_trait_in_which_nobody_differs_leaves_lifts_as_they_are():
+    customer, item = shop()
+    colour = np.arange(NUM_ITEMS) % 2
+    _, classes = found([CATEGORY, colour], customer, item)
+    of_category, of_colour = classes.factors
+    assert np.abs(np.log(of_colour)).max() < 0.1 < np.abs(np.log(of_category)).max()
+
+
+def test_lifts_keep_everybodys_purchases_at_one():
+    traits = Traits.of([CATEGORY], np.full(NUM_ITEMS, 3.0))
+    classes = Classes(np.array([0.5, 0.5]), np.array([40.0]), (np.array([[3.0, 1.0], [1, 1]]),))
+    lifts = traits.lifts(classes)
+    np.testing.assert_allclose((lifts * traits.usual_N).sum(axis=1), 1)
+    np.testing.assert_allclose(lifts[0] / lifts[0][-1], [3] * 12 + [1] * 13)
+    np.testing.assert_allclose(traits.lifts(classes, without=0), 1)
+
+
+@pytest.mark.parametrize("values", [[], [CATEGORY]])
+def test_without_customers_or_traits_everybody_buys_as_all_do(values):
+    traits = Traits.of(values, np.zeros(NUM_ITEMS))
+    nobody = np.empty(0, dtype=np.int64)
+    classes = latent_classes.fit(traits, nobody, nobody, 0)
+    assert classes.share_K.tolist() == [1]
+    np.testing.assert_allclose(traits.lifts(classes), 1)
+    counts = [Counts.of(nobody, nobody, value_N, 2) for value_N in values]
+    assert classes.belongs(traits, counts, 2).tolist() == [[1], [1]]
+
+
+def test_a_shop_without_items_has_classes_too():
+    nothing = np.empty(0, dtype=np.int64)
+    traits = Traits.of([nothing], np.empty(0))
+    assert latent_classes.fit(traits, nothing, nothing, 0).share_K.tolist() == [1]
