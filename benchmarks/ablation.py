@@ -24,7 +24,7 @@ users happened to buy has no part in it, and intervals are narrower.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +43,8 @@ from recspark.evaluate import bootstrap, comparison, metrics
 from recspark.pipeline import deliver, learn, prepare, show, start
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
-from recspark.prepare import interactions, pair_features, tastes
+from recspark.prepare import interactions, pair_features
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.query.parse import parse
 from recspark.report import terminal
 from recspark.schema import ENTITY, ITEMS, KEY, LABELS, NODE, SCORE, TRAIN
@@ -68,7 +69,7 @@ def changed(chosen: settings.Settings, section: str, **values: object) -> settin
 
 
 def variants(
-    chosen: settings.Settings, others: Sequence[str], traits: Sequence[str]
+    chosen: settings.Settings, features: FeatureSchema
 ) -> Iterator[tuple[str, settings.Settings]]:
     """Name and settings of every model that has to be trained besides the full one."""
     yield "heads", changed(chosen, "model", heads=1)
@@ -76,7 +77,7 @@ def variants(
     groups_of_all = training.num_processes * training.groups_per_batch
     yield "ranks", changed(chosen, "training", num_processes=1, groups_per_batch=groups_of_all)
     yield "negatives", changed(chosen, "training", negative_share=1.0)
-    for group, names in pair_features.groups(others, traits).items():
+    for group, names in pair_features.groups(features).items():
         yield f"group {group}", changed(chosen, "model", ignored_features=names)
 
 
@@ -104,6 +105,7 @@ def on_date(run: Run, parts: tuple[str, ...], shop: Shop | None) -> Scores:
     """Train and score the full model and every variant of one date."""
     prepared = prepare.prepare(run)
     others = [r.table for r in interactions.roles(prepared.encodings)[1:]]
+    features = FeatureSchema.of(prepared.encodings, others)
     truth = prepared.truth
     assert truth is not None
     found: dict[str, np.ndarray] = {}
@@ -128,8 +130,7 @@ def on_date(run: Run, parts: tuple[str, ...], shop: Shop | None) -> Scores:
         measure(TREES, run, silenced(learnt.serving, "pair_head.trees.scale"))
     if is_asked(REFIT):
         measure(REFIT, run, learnt.selected)
-    traits = tastes.traits(prepared.encodings)
-    for name, chosen in variants(run.settings, others, traits):
+    for name, chosen in variants(run.settings, features):
         if not is_asked(name):
             continue
         at = replace(run, settings=chosen)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recspark.prepare import candidates, customer_classes, entity_pool, item_states
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.pair_features import pair_names
 from recspark.settings import Candidates
@@ -47,7 +48,8 @@ SEEDS = """
     test         | 2024-03-11T00:00:00   | 0             | [0]
     test         | 2024-03-11T00:00:00   | 9             | [5]
     """
-NAMES = pair_names(["wishes"], ["category", "merchant"])
+FEATURES = FeatureSchema(other_tables=("wishes",), item_traits=("category", "merchant"))
+NAMES = pair_names(FEATURES)
 
 
 def parquet(folder):
@@ -62,7 +64,7 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
         events = {name: frame.repartition(partitions) for name, frame in events.items()}
         seeds = seeds.repartition(partitions)
     settings = Candidates(per_seed=per_seed)
-    known = {"horizon_days": 10, "settings": settings}
+    known = {"features": FEATURES, "horizon_days": 10, "settings": settings}
     states = item_states.build(events, ROLES, table(ITEMS), ANCHORS, **known)
     states.write.parquet(str(folder / "states"))
     pool = entity_pool.build(
@@ -71,7 +73,7 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
     pool.write.parquet(str(folder / "pool"))
     states_files, pool_files = (parquet(folder / name) for name in ("states", "pool"))
     classes = customer_classes.build(
-        pool.sparkSession, ANCHORS, states_files, pool_files, other_tables=["wishes"]
+        pool.sparkSession, ANCHORS, states_files, pool_files, features=FEATURES
     )
     classes.write.parquet(str(folder / "classes"))
     frame = candidates.build(
@@ -81,7 +83,6 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
         states_files,
         pool_files,
         parquet(folder / "classes"),
-        item_traits=("category", "merchant"),
         **known,
     )
     rows = frame.toArrow().to_pylist()

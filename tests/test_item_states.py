@@ -7,6 +7,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from recspark.prepare import item_states
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.repeats import EDGES
@@ -14,25 +15,27 @@ from recspark.settings import Candidates
 
 ROLES = (
     EventRoles(
-        table="sales", entity_position=0, item_position=1, price_position=0, quantity_position=1
+        table="sales", entity_position=0, item_position=1, price_position=0, quantity_position=1,
+        amount_positions=(2,),
     ),
     EventRoles(table="returns", entity_position=0, item_position=1),
-)
+)  # fmt: skip
+FEATURES = FeatureSchema(other_tables=("returns",), amounts=("discount",))
 MARCH = datetime(2024, 3, 1)  # without a zone: UTC
 APRIL = datetime(2024, 4, 1)
 
 # Item 0: users 1 and 2, user 1 again 10 days later. Items 1 and 2: one sale each, by users 1 and 3.
 SALES = """
     event:bigint | time:timestamp      | nodes:array<bigint> | amounts:array<double>
-    11           | 2024-02-10T00:00:00 | [1 0]               | [2 3]
-    12           | 2024-02-20T00:00:00 | [1 0]               | [2 1]
-    13           | 2024-02-25T00:00:00 | [2 0]               | [8 1]
-    14           | 2024-02-25T00:00:00 | [1 1]               | [5 1]
-    15           | 2024-02-26T00:00:00 | [3 2]               | [5 1]
-    16           | 2024-02-26T00:00:00 | [-1 2]              | [5 1]
+    11           | 2024-02-10T00:00:00 | [1 0]               | [2 3 0.5]
+    12           | 2024-02-20T00:00:00 | [1 0]               | [2 1 0.1]
+    13           | 2024-02-25T00:00:00 | [2 0]               | [8 1 nan]
+    14           | 2024-02-25T00:00:00 | [1 1]               | [5 1 nan]
+    15           | 2024-02-26T00:00:00 | [3 2]               | [5 1 nan]
+    16           | 2024-02-26T00:00:00 | [-1 2]              | [5 1 nan]
     """
 LATER = """
-    17           | 2024-03-01T00:00:01 | [3 1]               | [9 9]
+    17           | 2024-03-01T00:00:01 | [3 1]               | [9 9 9]
     """
 RETURNS = """
     event:bigint | time:timestamp      | nodes:array<bigint> | amounts:array<double>
@@ -53,7 +56,13 @@ def states(table, sales=SALES, anchors=(MARCH,), partitions=None, **settings):
     if partitions:
         events = {name: frame.repartition(partitions) for name, frame in events.items()}
     built = item_states.build(
-        events, ROLES, table(ITEMS), anchors, horizon_days=10, settings=Candidates(**settings)
+        events,
+        ROLES,
+        table(ITEMS),
+        anchors,
+        features=FEATURES,
+        horizon_days=10,
+        settings=Candidates(**settings),
     )
     return {(r["anchor_time"].strftime("%m-%d"), r["item"]): r for r in built.toArrow().to_pylist()}
 
@@ -82,16 +91,16 @@ def test_only_items_on_sale_at_the_anchor_have_a_state(built):
         ("log_first_buyers_horizon", np.log(2)), ("first_buyer_share", 1),
         ("log_price", np.log(2 * 2 * 8) / 3), ("log_revenue_7", np.log1p(8)),
         ("log_revenue_30", np.log1p(16)), ("returns_log_count_90", np.log(2)),
-        ("returns_per_sale", 1 / 3),
+        ("returns_per_sale", 1 / 3), ("amount_discount", 0.3),
     ],
 )  # fmt: skip
 def test_the_trend_of_an_item_is_what_its_sales_say(built, name, expected):
-    trend = dict(zip(trend_names(["returns"]), built["03-01", 0]["trend"], strict=True))
+    trend = dict(zip(trend_names(FEATURES), built["03-01", 0]["trend"], strict=True))
     assert trend[name] == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_item_never_sold_has_zero_sales_and_unknown_prices(built):
-    trend = dict(zip(trend_names(["returns"]), built["04-01", 3]["trend"], strict=True))
+    trend = dict(zip(trend_names(FEATURES), built["04-01", 3]["trend"], strict=True))
     assert (trend["log_sales_365"], trend["days_on_sale"]) == (0, 30)
     assert np.isnan([trend["log_price"], trend["repeat_rate"], trend["days_since_last_sale"]]).all()
     assert built["04-01", 3]["similar_items"] == []
@@ -135,7 +144,13 @@ def test_readers_of_an_anchor_find_it_in_one_file_for_every_so_many_items(table,
     monkeypatch.setattr(item_states, "ITEMS_PER_FILE", 2)
     events = {"sales": table(SALES), "returns": table(RETURNS)}
     frame = item_states.build(
-        events, ROLES, table(ITEMS), (MARCH, APRIL), horizon_days=10, settings=Candidates()
+        events,
+        ROLES,
+        table(ITEMS),
+        (MARCH, APRIL),
+        features=FEATURES,
+        horizon_days=10,
+        settings=Candidates(),
     )
     assert frame.rdd.getNumPartitions() == 2 * 2  # anchors, and blocks of four items
     places = {}

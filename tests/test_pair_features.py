@@ -1,5 +1,7 @@
 """Features of one seed's pairs against numbers worked out by hand. No Spark."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,6 +17,7 @@ from recspark.prepare import (
     repeats,
     retrieval,
 )
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.latent_classes import Traits
@@ -24,16 +27,21 @@ from recspark.prepare.ranking import top_per_row
 
 HORIZON = 10.0
 NUM_ITEMS = 4
+SCHEMA = FeatureSchema(other_tables=("returns",), item_traits=("category",), amounts=("discount",))
 HAZARDS = np.full((NUM_ITEMS, repeats.NUM_INTERVALS), 0.25)  # purchases per day, at any age
 # The items' category, which the last does not have, and their price, which none has.
 KINDS = Traits.of([np.array([0, 1, 0, -1]), np.full(4, -1)], np.zeros(4))
 
 
 def history(rows, num_seeds=1):
-    """(seed, item, age, price, quantity) rows, oldest first within a seed."""
+    """(seed, item, age, price, quantity) rows, oldest first within a seed.
+
+    The discount of item 0 is its age in percent, those of other items are unknown.
+    """
     columns = np.array(rows, dtype=float).reshape(-1, 5).T
     seed, item = columns[0].astype(np.int64), columns[1].astype(np.int64)
-    return History(num_seeds, NUM_ITEMS, seed, item, item, *columns[2:])
+    discounts = {"amount_discount": np.where(item == 0, columns[2] / 100, np.nan)}
+    return History(num_seeds, NUM_ITEMS, seed, item, item, *columns[2:], discounts)
 
 
 def pool_of(rates, ages=None, first=100):
@@ -46,7 +54,8 @@ def pool_of(rates, ages=None, first=100):
 
 
 def block_of(past, others=None, similar=None, pool=None):
-    names = trend_names(list(others or {}))
+    features = replace(SCHEMA, other_tables=tuple(others or ()))
+    names = trend_names(features)
     trend = {name: np.full(NUM_ITEMS, np.nan) for name in names}
     trend["log_decayed_sales_horizon"] = np.array([0.0, 3.0, 2.0, 1.0])
     trend["repeat_gap_days"] = np.array([5.0, np.nan, np.nan, np.nan])
@@ -55,6 +64,7 @@ def block_of(past, others=None, similar=None, pool=None):
     trend["days_since_first_sale"] = np.array([50.0, 50.0, 9.0, np.nan])
     trend["log_quantity"] = np.log([3.0, 1.0, 2.0, 1.0])
     trend["log_price"] = np.log([3.0, 1.0, 5.0, 1.0])
+    trend["amount_discount"] = np.array([0.25, 0.5, np.nan, np.nan])
     matrix = sparse.csr_matrix(np.zeros((4, 4)) if similar is None else similar)
     nothing = np.empty((NUM_ITEMS, 0))
     states = ItemStates(np.arange(NUM_ITEMS), *4 * (nothing,), matrix)
@@ -70,18 +80,18 @@ def block_of(past, others=None, similar=None, pool=None):
         users,
         trend,
         HAZARDS,
-        ("category",),
         KINDS,
         latent_classes.none(KINDS),
         found,
         others or {},
+        features,
         HORIZON,
     )
 
 
 def feature_rows(block):
     """Features by (seed, item) and name."""
-    names = pair_features.pair_names(list(block.others), block.item_traits)
+    names = pair_features.pair_names(block.features)
     values = pair_features.features(block)
     return {
         (int(seed), int(item)): dict(zip(names, row.tolist(), strict=True))
@@ -112,7 +122,9 @@ BUYER = [
         ("decayed_one", 2**-4 + 2**-2 + 2**-1),
         ("decayed_quantity_one", 6 / 16 + 3 / 4 + 4 / 2),
         ("decayed_spend_one", 12 / 16 + 6 / 4 + 12 / 2),
-        ("mean_quantity", 13 / 3), ("last_quantity", 4),
+        ("mean_amount_discount", 0.7 / 3), ("user_amount_discount", 0.7 / 3),
+        ("decayed_amount_discount", 0.4 * 2 ** (-4 / 3) + 0.2 * 2 ** (-2 / 3) + 0.1 * 2 ** (-1 / 3)),
+        ("item_amount_discount", 0.25), ("mean_quantity", 13 / 3), ("last_quantity", 4),
         ("stock_days", 4 * 30 / 9 - 10), ("share_of_spend", 30 / 32),
         ("price_against_last", np.log(4 / 3)), ("user_baskets", 4), ("user_tempo", 38 / 3),
         ("user_distinct_items", 2), ("user_repeat_share", 1 - 2 / 5), ("bought_rank", 1),
@@ -191,11 +203,11 @@ def test_items_bought_with_the_history_are_scored_by_weight_times_similarity():
 
 
 def test_every_feature_belongs_to_exactly_one_group():
-    names = pair_features.pair_names(["returns"], ["category"])
+    # Also where a shop's columns are called as features are.
+    alike = replace(SCHEMA, amounts=("tempo", "quantity", "log_price"))
+    names = pair_features.pair_names(alike)
     assert len(set(names)) == len(names)
-    assert set(names) == {
-        n for g in pair_features.groups(["returns"], ["category"]).values() for n in g
-    }
+    assert set(names) == {n for g in pair_features.groups(alike).values() for n in g}
 
 
 def test_the_best_of_a_row_come_first_and_ties_go_to_the_smaller_item():
@@ -271,8 +283,8 @@ def test_the_closest_own_item_is_kept_with_its_cosine():
 
 
 def test_every_part_that_can_be_a_reason_is_made_of_features():
-    names = pair_features.pair_names(["tasters"], ["category"])
-    parts = pair_parts.parts(dict.fromkeys(names, 1.0), ["category"])
+    names = pair_features.pair_names(SCHEMA)
+    parts = pair_parts.parts(dict.fromkeys(names, 1.0), SCHEMA)
     assert {name for part in parts.values() for name in part} <= set(names)
     own = parts["own"]
     assert parts["taste"] == {

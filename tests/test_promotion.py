@@ -17,9 +17,9 @@ from recspark.pipeline import promote, registered
 from recspark.pipeline.learn import Learnt
 from recspark.pipeline.promote import Standing
 from recspark.pipeline.start import Run
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.pair_features import pair_names
-from recspark.prepare.tastes import traits
 from recspark.query.parse import parse
 from recspark.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 
@@ -113,8 +113,9 @@ DECLARED = {
     },
     "searches": {"path": "s", "time_column": "at", "foreign_keys": {"user_id": "users"}},
 }  # fmt: skip
+FEATURES = FeatureSchema.of(ENCODINGS, ())
 ENCODINGS_NOW = ENCODINGS.model_copy(
-    update={"pair_names": pair_names((), traits(ENCODINGS)), "trend_names": trend_names(())}
+    update={"pair_names": pair_names(FEATURES), "trend_names": trend_names(FEATURES)}
 )
 COLUMNS = {"amount": "double", "kind": "string", "joined": "timestamp", "about": "string",
            "launched": "timestamp", "title": "string"}  # fmt: skip
@@ -170,7 +171,7 @@ def test_a_model_that_reads_features_of_another_release_is_told_in_one_sentence(
     message = r"3 of model shop was made by another release, whose pair features differ \(of_old\)"
     with pytest.raises(ValueError, match=message):
         registered.check_readable(run_of(DECLARED), model_of(older))
-    turned = ENCODINGS_NOW.model_copy(update={"trend_names": trend_names(())[::-1]})
+    turned = ENCODINGS_NOW.model_copy(update={"trend_names": trend_names(FEATURES)[::-1]})
     with pytest.raises(ValueError, match=r"item features differ \(their order\)"):
         registered.check_readable(run_of(DECLARED), model_of(turned))
 

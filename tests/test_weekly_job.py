@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from recspark import tables
 from recspark.prepare import pair_features
+from recspark.prepare.feature_schema import FeatureSchema
 
 main = runpy.run_path(str(Path(__file__).parents[1] / "jobs" / "weekly_recs.py"))["main"]
 
@@ -137,7 +138,7 @@ def test_what_groups_of_features_are_worth_is_tracked(first_run):
         for name, value in first_run.data.metrics.items()
         if name.startswith(f"val/map_at_{K}_without/")
     }
-    assert set(asked) == set(pair_features.groups(["returns"], ["category"]))
+    assert set(asked) == set(pair_features.groups(FeatureSchema(other_tables=("returns",))))
     assert all(0 < value <= 1 for value in asked.values())
 
 

@@ -19,8 +19,8 @@ from recspark.prepare import (
     pair_features,
     pair_parts,
     quantiles,
-    tastes,
 )
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.graph import Graph
 from recspark.prepare.interactions import EventRoles
 
@@ -35,9 +35,9 @@ def write(
     Returns the encodings, with the quantiles of the features where they are being `fitted`, and
     the candidates.
     """
-    roles, item_traits = interactions.roles(encodings), tastes.traits(encodings)
-    others = [role.table for role in roles[1:]]
-    states = _write_states(run, encodings, built, roles)
+    roles = interactions.roles(encodings)
+    features = FeatureSchema.of(encodings, [role.table for role in roles[1:]])
+    states = _write_states(run, encodings, built, roles, features)
     workspace = run.workspace
     pairs = candidates.build(
         built.events,
@@ -46,23 +46,27 @@ def write(
         workspace.paths("item_states"),
         workspace.paths("entity_pool"),
         workspace.paths("customer_classes"),
-        item_traits=item_traits,
+        features=features,
         horizon_days=run.horizon_days,
         settings=run.settings.candidates,
     )
     pairs = workspace.write("candidates", pairs, schema.CANDIDATES)
-    names = pair_features.pair_names(others, item_traits)
+    names = pair_features.pair_names(features)
     for split, found in sorted(candidates.recall(pairs, seeds, names).items()):
         if split != schema.SCORE:
             shares = ", ".join(f"{source} {share:.3f}" for source, share in found.items())
             log.info("candidates: recall of %s labels: %s", split, shares)
     if fitted:
-        encodings = _fit_quantiles(run, encodings, states, pairs, others)
+        encodings = _fit_quantiles(run, encodings, states, pairs, features)
     return encodings, pairs
 
 
 def _write_states(
-    run: Run, encodings: Encodings, built: Graph, roles: Sequence[EventRoles]
+    run: Run,
+    encodings: Encodings,
+    built: Graph,
+    roles: Sequence[EventRoles],
+    features: FeatureSchema,
 ) -> DataFrame:
     """Item states, which are returned, the entity pool, and the classes of its customers."""
     chosen, workspace = run.settings.candidates, run.workspace
@@ -72,6 +76,7 @@ def _write_states(
         roles,
         built.nodes[encodings.item_table],
         times,
+        features=features,
         horizon_days=run.horizon_days,
         settings=chosen,
     )
@@ -90,7 +95,7 @@ def _write_states(
         times,
         workspace.paths("item_states"),
         workspace.paths("entity_pool"),
-        other_tables=[role.table for role in roles[1:]],
+        features=features,
     )
     workspace.write("customer_classes", classes, schema.CUSTOMER_CLASSES)
     return states
@@ -101,11 +106,10 @@ def _fit_quantiles(
     encodings: Encodings,
     states: DataFrame,
     pairs: DataFrame,
-    others: list[str],
+    features: FeatureSchema,
 ) -> Encodings:
-    item_traits = tastes.traits(encodings)
-    pair_names = pair_features.pair_names(others, item_traits)
-    trend_names = item_trends.trend_names(others)
+    pair_names = pair_features.pair_names(features)
+    trend_names = item_trends.trend_names(features)
     learnt = F.col(schema.ANCHOR_TIME).isin(run.anchor_times(schema.TRAIN))
     seed = run.settings.seed
     pair_knots = quantiles.knots(
@@ -121,7 +125,7 @@ def _fit_quantiles(
         update={
             "trend_names": trend_names,
             "pair_names": pair_names,
-            "pair_groups": pair_features.groups(others, item_traits),
+            "pair_groups": pair_features.groups(features),
             "trend_knots": quantiles.knots(
                 states.where(learnt),
                 schema.TREND,
@@ -131,6 +135,6 @@ def _fit_quantiles(
                 seed=seed,
             ),
             "pair_knots": pair_knots,
-            "pair_parts": pair_parts.parts(middle, item_traits),
+            "pair_parts": pair_parts.parts(middle, features),
         }
     )

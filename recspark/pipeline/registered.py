@@ -10,8 +10,9 @@ from recspark.encodings import Encodings, TableEncoding
 from recspark.pipeline import prepare as stages
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
-from recspark.prepare import interactions, item_trends, pair_features, tastes
+from recspark.prepare import interactions, item_trends, pair_features
 from recspark.prepare.anchors import Anchor
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.registry import ModelVersion, Registry
 from recspark.tables import Workspace
 
@@ -112,13 +113,14 @@ def check_readable(run: Run, model: RegisteredModel) -> None:
 
 def _check_features(run: Run, model: RegisteredModel) -> None:
     others = [role.table for role in interactions.roles(model.encodings)[1:]]
+    features = FeatureSchema.of(model.encodings, others)
     for kind, trained, now in (
         (
             "pair",
             model.encodings.pair_names,
-            pair_features.pair_names(others, tastes.traits(model.encodings)),
+            pair_features.pair_names(features),
         ),
-        ("item", model.encodings.trend_names, item_trends.trend_names(others)),
+        ("item", model.encodings.trend_names, item_trends.trend_names(features)),
     ):
         if trained != now:
             apart = sorted(set(trained) ^ set(now))[:3] or ["their order"]

@@ -31,6 +31,7 @@ from recspark.prepare.arrow_rows import (
     timestamps,
     unpacked,
 )
+from recspark.prepare.feature_schema import FeatureSchema, of_amount, stored_amounts
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.pair_history import History
@@ -47,8 +48,7 @@ class Plan:
     horizon_days: float
     per_seed: int
     history_per_entity: int
-    other_tables: tuple[str, ...]  # names of event kinds 1, 2, ...
-    item_traits: tuple[str, ...]  # names of the columns of `traits`
+    features: FeatureSchema
     state_files: tuple[str, ...]  # Parquet files of the item states
     pool_files: tuple[str, ...]  # Parquet files of the entity pool
     class_files: tuple[str, ...]  # Parquet files of the customers' classes
@@ -62,7 +62,7 @@ def run(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatc
     seeds = table.filter(pc.equal(table["kind"], SEED_ROW)).sort_by(
         [(name, "ascending") for name in (schema.TIME, schema.ENTITY, schema.SPLIT)]
     )
-    events = _sorted_events(table.filter(pc.not_equal(table["kind"], SEED_ROW)))
+    events = _sorted_events(table.filter(pc.not_equal(table["kind"], SEED_ROW)), plan.features)
     anchors = column(seeds, schema.TIME)
     for anchor in np.unique(anchors):
         states = item_state_files.load(plan.state_files, int(anchor))
@@ -72,10 +72,12 @@ def run(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatc
             yield _candidates(block, events, int(anchor), states, plan)
 
 
-def _sorted_events(table: pa.Table) -> Columns:
+def _sorted_events(table: pa.Table, features: FeatureSchema) -> Columns:
     """Event columns ordered by (entity, time, event, item)."""
     names = ("kind", schema.ENTITY, schema.ITEM, schema.EVENT, schema.TIME, "price", "quantity")
     rows = {name: column(table, name) for name in names}
+    for name in stored_amounts(len(features.amounts)):
+        rows[name] = column(table, name, missing=np.nan)
     keys = (schema.ITEM, schema.EVENT, schema.TIME, schema.ENTITY)
     order = np.lexsort(tuple(rows[name] for name in keys))
     return {name: values[order] for name, values in rows.items()}
@@ -95,7 +97,7 @@ def _candidates(
     else:
         items, because = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         values = np.empty(0, dtype=np.float32)
-    num_features = len(pair_features.pair_names(plan.other_tables, plan.item_traits))
+    num_features = len(pair_features.pair_names(plan.features))
     lengths = np.full(num_seeds, width)
     return pa.RecordBatch.from_arrays(
         [
@@ -126,10 +128,10 @@ def _block(
     seen = windows.is_visible(events[schema.TIME][rows], anchor)
     rows, seed = rows[seen], seed[seen]
     by_kind = [
-        _history(len(seeds), rows[mine], seed[mine], events, anchor, states)
-        for mine in (events["kind"][rows] == k for k in range(len(plan.other_tables) + 1))
+        _history(len(seeds), rows[mine], seed[mine], events, anchor, states, plan.features)
+        for mine in (events["kind"][rows] == k for k in range(len(plan.features.other_tables) + 1))
     ]
-    names = trend_names(plan.other_tables)
+    names = trend_names(plan.features)
     trend = {name: states.trend[:, place] for place, name in enumerate(names)}
     history = by_kind[0]
     pairs = pair_history.pairs(history, plan.horizon_days)
@@ -139,8 +141,7 @@ def _block(
         users=pair_history.seed_columns(history, plan.horizon_days) | habits.habits(history, trend),
         trend=trend,
         hazards=states.hazards,
-        item_traits=plan.item_traits,
-        traits=customer_class_files.traits_of(plan.state_files, anchor, plan.other_tables),
+        traits=customer_class_files.traits_of(plan.state_files, anchor, plan.features),
         classes=customer_class_files.load(plan.class_files, anchor),
         retrieved=retrieval.retrieve(
             history,
@@ -153,7 +154,8 @@ def _block(
             per_seed=plan.per_seed,
             history_per_entity=plan.history_per_entity,
         ),
-        others=dict(zip(plan.other_tables, by_kind[1:], strict=True)),
+        others=dict(zip(plan.features.other_tables, by_kind[1:], strict=True)),
+        features=plan.features,
         horizon_days=plan.horizon_days,
     )
 
@@ -168,9 +170,16 @@ def _rows_of(entities: Array, owners: Array) -> tuple[Array, Array]:
 
 
 def _history(
-    num_seeds: int, rows: Array, seed: Array, events: Columns, anchor: int, states: ItemStates
+    num_seeds: int,
+    rows: Array,
+    seed: Array,
+    events: Columns,
+    anchor: int,
+    states: ItemStates,
+    features: FeatureSchema,
 ) -> History:
     item = events[schema.ITEM][rows]
+    amounts = zip(features.amounts, stored_amounts(len(features.amounts)), strict=True)
     return History(
         num_seeds=num_seeds,
         num_items=len(states.nodes),
@@ -180,6 +189,7 @@ def _history(
         age=(anchor - events[schema.TIME][rows]) / DAY,
         price=events["price"][rows],
         quantity=events["quantity"][rows],
+        amounts={of_amount(name): events[stored][rows] for name, stored in amounts},
     )
 
 

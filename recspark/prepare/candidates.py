@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from recspark import schema
 from recspark.prepare import candidate_kernel, interactions
 from recspark.prepare.candidate_kernel import SEED_ROW, Plan
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
 from recspark.settings import Candidates
 
@@ -27,7 +28,7 @@ def build(
     pool_files: Sequence[str],
     class_files: Sequence[str],
     *,
-    item_traits: Sequence[str],
+    features: FeatureSchema,
     horizon_days: float,
     settings: Candidates,
 ) -> DataFrame:
@@ -41,7 +42,7 @@ def build(
             workers can open.
         pool_files: the same of the entity pool.
         class_files: the same of the customers' classes.
-        item_traits: names of the columns of `traits` in the item states (`tastes.traits`).
+        features: which there are.
         horizon_days: length of the label window, days.
         settings: how many candidates, from how long a history.
 
@@ -59,8 +60,7 @@ def build(
         horizon_days=horizon_days,
         per_seed=settings.per_seed,
         history_per_entity=settings.history_per_entity,
-        other_tables=tuple(role.table for role in event_roles[1:]),
-        item_traits=tuple(item_traits),
+        features=features,
         state_files=tuple(item_state_files),
         pool_files=tuple(pool_files),
         class_files=tuple(class_files),

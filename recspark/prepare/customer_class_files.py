@@ -13,6 +13,7 @@ import pyarrow as pa
 from recspark import files, schema
 from recspark.prepare import item_state_files, latent_classes, tastes
 from recspark.prepare.arrow_rows import Array, column, moment, one_row
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.latent_classes import Classes, Traits
 
@@ -25,7 +26,7 @@ class Sources:
 
     state_files: tuple[str, ...]  # Parquet files of the item states
     pool_files: tuple[str, ...]  # and of the entity pool
-    other_tables: tuple[str, ...]  # names of event kinds 1, 2, ...
+    features: FeatureSchema
 
 
 def find(batches: Iterator[pa.RecordBatch], sources: Sources) -> Iterator[pa.RecordBatch]:
@@ -61,15 +62,15 @@ def _found(sources: Sources, anchor: int) -> Classes:
     states = item_state_files.load(sources.state_files, anchor)
     place = states.position(items.flatten().to_numpy())
     here = place >= 0
-    traits = traits_of(sources.state_files, anchor, sources.other_tables)
+    traits = traits_of(sources.state_files, anchor, sources.features)
     return latent_classes.fit(traits, owner[here], place[here], len(drawn))
 
 
 @lru_cache(maxsize=2)
-def traits_of(state_files: tuple[str, ...], anchor: int, other_tables: tuple[str, ...]) -> Traits:
+def traits_of(state_files: tuple[str, ...], anchor: int, features: FeatureSchema) -> Traits:
     """The traits of the items that exist at an anchor; cached, and must not be changed."""
     states = item_state_files.load(state_files, anchor)
-    names = trend_names(other_tables)
+    names = trend_names(features)
     owners_N = np.expm1(np.nan_to_num(states.trend[:, names.index("log_owners")].astype(float)))
     log_price_N: Array = states.trend[:, names.index("log_price")].astype(float)
     return Traits.of(tastes.with_price(list(states.traits.T), log_price_N), owners_N)

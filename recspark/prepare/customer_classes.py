@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from recspark import schema
 from recspark.prepare import customer_class_files
 from recspark.prepare.customer_class_files import Sources
+from recspark.prepare.feature_schema import FeatureSchema
 
 COLUMNS = (
     f"{schema.ANCHOR_TIME} timestamp, {schema.SHARES} array<double>, "
@@ -23,7 +24,7 @@ def build(
     item_state_files: Sequence[str],
     pool_files: Sequence[str],
     *,
-    other_tables: Sequence[str],
+    features: FeatureSchema,
 ) -> DataFrame:
     """CUSTOMER_CLASSES without `run_date`: one row per anchor.
 
@@ -33,7 +34,7 @@ def build(
         item_state_files: Parquet files of the item states of all anchors, paths or URIs that
             workers can open.
         pool_files: the same of the entity pool.
-        other_tables: the further event tables, in order.
+        features: which columns item states have.
     """
     moments = [anchor if anchor.tzinfo else anchor.replace(tzinfo=UTC) for anchor in anchors]
     rows = spark.createDataFrame(
@@ -42,7 +43,7 @@ def build(
     sources = Sources(
         state_files=tuple(item_state_files),
         pool_files=tuple(pool_files),
-        other_tables=tuple(other_tables),
+        features=features,
     )
     kernel = partial(customer_class_files.find, sources=sources)
     one_each = rows.repartitionById(len(moments), F.col("number"))

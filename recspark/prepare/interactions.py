@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from recspark import schema
 from recspark.encodings import Encodings
+from recspark.prepare import feature_schema
 
 KIND = "kind"  # int      position of the event's table among the roles; 0 is the target table
 PRICE = "price"  # double   per unit; NaN where unknown
@@ -24,6 +25,7 @@ class EventRoles:
     item_position: int  # in `nodes`
     price_position: int | None = None  # in `amounts`; None: the table has no price
     quantity_position: int | None = None  # in `amounts`; None: the table has no quantity
+    amount_positions: tuple[int, ...] = ()  # in `amounts`, of further amounts of the target
 
 
 def roles(encodings: Encodings) -> tuple[EventRoles, ...]:
@@ -31,6 +33,7 @@ def roles(encodings: Encodings) -> tuple[EventRoles, ...]:
     target = encodings.target_table
     price, quantity = encodings.target_price_column, encodings.target_quantity_column
     others = [name for name in encodings.events if name != target]
+    further = feature_schema.amounts(encodings)
     found = []
     for name in [target, *others]:
         keys = encodings.events[name].foreign_keys
@@ -48,21 +51,28 @@ def roles(encodings: Encodings) -> tuple[EventRoles, ...]:
                 item_position=item if is_target else tables.index(encodings.item_table),
                 price_position=_position(numbers, price) if is_target else None,
                 quantity_position=_position(numbers, quantity) if is_target else None,
+                amount_positions=tuple(map(numbers.index, further)) if is_target else (),
             )
         )
     return tuple(found)
 
 
 def union(events: Mapping[str, DataFrame], event_roles: Sequence[EventRoles]) -> DataFrame:
-    """All events as (kind, entity, item, event, time, price, quantity).
+    """All events as (kind, entity, item, event, time, price, quantity), and further amounts.
 
+    Those of the first role are columns of their own, `feature_schema.stored_amounts`, which are
+    null for other tables.
     Rows that lack an entity or an item (null or dangling key, node -1) are left out.
     """
     flat = [_flatten(events[r.table], r, kind) for kind, r in enumerate(event_roles)]
-    return reduce(DataFrame.unionByName, flat)
+    return reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), flat)
 
 
 def _flatten(events: DataFrame, role: EventRoles, kind: int) -> DataFrame:
+    names = feature_schema.stored_amounts(len(role.amount_positions))
+    further = [
+        _amount(place).alias(name) for place, name in zip(role.amount_positions, names, strict=True)
+    ]
     rows = events.select(
         F.lit(kind).alias(KIND),
         F.col(schema.NODES)[role.entity_position].alias(schema.ENTITY),
@@ -71,6 +81,7 @@ def _flatten(events: DataFrame, role: EventRoles, kind: int) -> DataFrame:
         F.col(schema.TIME),
         _amount(role.price_position).alias(PRICE),
         _amount(role.quantity_position).alias(QUANTITY),
+        *further,
     )
     return rows.where(
         (F.col(schema.ENTITY) >= 0) & (F.col(schema.ITEM) >= 0) & F.col(schema.TIME).isNotNull()

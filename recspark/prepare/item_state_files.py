@@ -28,7 +28,7 @@ class ItemStates:
 
     nodes: Array  # int64 (N,), ascending
     trend: Array  # float32 (N, T)
-    traits: Array  # int64 (N, W): columns as `tastes.traits`, -1 where an item has none
+    traits: Array  # int64 (N, W): columns as `FeatureSchema.item_traits`, -1 where an item has none
     repeats: Array  # float32 (N, I): life tables of the items (`prepare.repeats`)
     at_risk: Array  # float32 (N, I)
     similar: sparse.csr_matrix  # float32 (N, N): row i holds the cosines of its similar items

@@ -12,6 +12,7 @@ from recspark import schema
 from recspark.encodings import NUM_SPECIAL_CODES
 from recspark.prepare import interactions, item_trends, similarity
 from recspark.prepare.arrow_rows import microseconds
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.latent_classes import UNKNOWN
 from recspark.settings import Candidates
@@ -26,6 +27,7 @@ def build(
     items: DataFrame,
     anchors: Sequence[datetime],
     *,
+    features: FeatureSchema,
     horizon_days: float,
     settings: Candidates,
 ) -> DataFrame:
@@ -36,17 +38,18 @@ def build(
         event_roles: how to read them, the target table first (`interactions.roles`).
         items: the node table of the items: node, start_time, end_time, codes, parents.
         anchors: distinct; without a zone they are UTC.
+        features: which columns there are.
         horizon_days: length of the label window, days.
         settings: how many similar items, from how long a history.
 
-    `trend` has the columns `item_trends.trend_names(other tables)`; NaN where unknown.
+    `trend` has the columns `item_trends.trend_names`; NaN where unknown.
     `repeats` and `at_risk` are life tables (`recspark.prepare.repeats`); `traits` holds what
-    `tastes.traits` names. `similar_items` is empty for an item that nobody bought together with
-    another.
+    `FeatureSchema.item_traits` names. `similar_items` is empty for an item that nobody bought
+    together with another.
     """
     moments = sorted(microseconds(anchor) for anchor in anchors)
     all_events = interactions.union(events, event_roles)
-    trends = _trends(all_events, items, moments, horizon_days, event_roles)
+    trends = _trends(all_events, items, moments, horizon_days, features)
     target = all_events.where(F.col(interactions.KIND) == 0)
     num_items = (items.agg(F.max(schema.NODE)).collect()[0][0] or 0) + 1
     similar = _similar(target, num_items, moments, settings)
@@ -82,7 +85,7 @@ def _trends(
     items: DataFrame,
     moments: Sequence[int],
     horizon_days: float,
-    event_roles: Sequence[EventRoles],
+    features: FeatureSchema,
 ) -> DataFrame:
     item_rows = items.select(
         F.lit(item_trends.ITEM_ROW).alias(interactions.KIND),
@@ -94,7 +97,7 @@ def _trends(
         item_trends.trends,
         anchors=list(moments),
         horizon_days=horizon_days,
-        other_tables=[r.table for r in event_roles[1:]],
+        features=features,
     )
     rows = events.unionByName(item_rows, allowMissingColumns=True)
     return rows.repartition(schema.ITEM).mapInArrow(kernel, item_trends.COLUMNS)

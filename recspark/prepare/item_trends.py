@@ -21,7 +21,8 @@ from recspark.prepare.arrow_rows import (
     lists,
     timestamps,
 )
-from recspark.prepare.pair_history import YEAR, ratio
+from recspark.prepare.feature_schema import FeatureSchema, of_amount, stored_amounts
+from recspark.prepare.pair_history import YEAR, mean, ratio
 from recspark.prepare.repeats import Spells
 
 WINDOWS = (7, 14, 30, 60, 120, 365)  # days
@@ -65,17 +66,18 @@ OF_TARGET = (
 )
 
 
-def trend_names(other_tables: Sequence[str]) -> tuple[str, ...]:
-    """Columns of `trend`; `other_tables` are the further event tables, in order."""
-    of_others = [(f"{name}_log_count_90", f"{name}_per_sale") for name in other_tables]
-    return OF_TARGET + tuple(name for pair in of_others for name in pair)
+def trend_names(features: FeatureSchema) -> tuple[str, ...]:
+    """Columns of `trend`."""
+    of_others = [(f"{name}_log_count_90", f"{name}_per_sale") for name in features.other_tables]
+    of_amounts = map(of_amount, features.amounts)
+    return OF_TARGET + tuple(name for pair in of_others for name in pair) + tuple(of_amounts)
 
 
 def trends(
     batches: Iterator[pa.RecordBatch],
     anchors: Sequence[int],
     horizon_days: float,
-    other_tables: Sequence[str],
+    features: FeatureSchema,
 ) -> Iterator[pa.RecordBatch]:
     """Kernel over a partition of events and items by item: `COLUMNS`.
 
@@ -86,6 +88,9 @@ def trends(
         return
     names = ("kind", schema.ITEM, schema.ENTITY, schema.EVENT, "price", "quantity")
     rows = {name: column(table, name, missing=0) for name in names}
+    amounts = dict(zip(features.amounts, stored_amounts(len(features.amounts)), strict=True))
+    for stored in amounts.values():
+        rows[stored] = column(table, stored, missing=np.nan)
     rows[schema.TIME] = column(table, schema.TIME, missing=0)
     rows[SALE_START] = column(table, SALE_START, missing=ALWAYS)
     rows[SALE_END] = column(table, SALE_END, missing=NEVER)
@@ -93,7 +98,7 @@ def trends(
     rows = {name: values[order] for name, values in rows.items()}
     is_item = rows["kind"] == ITEM_ROW
     items = {name: rows[name][is_item] for name in (schema.ITEM, SALE_START, SALE_END)}
-    wanted = trend_names(other_tables)
+    wanted, other_tables = trend_names(features), features.other_tables
     for anchor in anchors:
         exists = windows.exists(items[SALE_START], items[SALE_END], anchor)
         nodes, start = items[schema.ITEM][exists], items[SALE_START][exists]
@@ -120,6 +125,9 @@ def trends(
             found[f"{name}_log_count_90"] = np.log1p(np.bincount(recent, minlength=len(nodes)))
             all_of_it = np.bincount(others["place"], minlength=len(nodes))
             found[f"{name}_per_sale"] = ratio(all_of_it, num_sales)
+        mine = seen & (rows["kind"] == 0)
+        for name, stored in amounts.items():
+            found[of_amount(name)] = mean(place[mine], rows[stored][mine], len(nodes))
         assert set(found) == set(wanted)
         trend = np.stack([found[name] for name in wanted], axis=1)
         yield pa.RecordBatch.from_arrays(

@@ -4,13 +4,13 @@ All are computed from rows `<= anchor`; times in days; NaN where unknown. numpy 
 are multiples of the horizon: quarter 0.25, one 1, three 3, twelve 12.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from recspark.prepare import habits, repeats, tastes
 from recspark.prepare.arrow_rows import Array, Columns
+from recspark.prepare.feature_schema import FeatureSchema, of_amount
 from recspark.prepare.item_trends import OF_TARGET
 from recspark.prepare.latent_classes import Classes, Traits
 from recspark.prepare.pair_history import (
@@ -87,15 +87,23 @@ _GROUPS: dict[str, tuple[str, ...]] = {
 _NO_PAIR_IS_ZERO = ("purchases", "rows", "season_purchases")
 
 
-def groups(other_tables: Sequence[str], item_traits: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def groups(features: FeatureSchema) -> dict[str, tuple[str, ...]]:
     """Feature names by group; every further event table (in order) is a group of its own."""
-    of_traits = {"tastes": tastes.names(item_traits)}
-    return _GROUPS | of_traits | {f"events_{name}": _other_names(name) for name in other_tables}
+    amounts = [of_amount(name) for name in features.amounts]
+    of_amounts = {
+        "amounts": tuple(f"{what}_{name}" for name in amounts for what in ("mean", "decayed")),
+        "user": tuple(f"user_{name}" for name in amounts),
+        "item": tuple(f"item_{name}" for name in amounts),
+    }
+    known = {group: names + of_amounts.get(group, ()) for group, names in _GROUPS.items()}
+    of_traits = {"tastes": tastes.names(features.item_traits)}
+    of_others = {f"events_{name}": _other_names(name) for name in features.other_tables}
+    return known | of_traits | of_others
 
 
-def pair_names(other_tables: Sequence[str], item_traits: Sequence[str]) -> tuple[str, ...]:
+def pair_names(features: FeatureSchema) -> tuple[str, ...]:
     """The columns of `features`, in order."""
-    return tuple(name for group in groups(other_tables, item_traits).values() for name in group)
+    return tuple(name for group in groups(features).values() for name in group)
 
 
 def _other_names(table: str) -> tuple[str, ...]:
@@ -112,11 +120,11 @@ class Block:
     users: Columns  # (S,), of `pair_history.seed_columns` and `habits.habits`
     trend: Columns  # (N,)
     hazards: Array  # (N, I), of `repeats.hazards`
-    item_traits: tuple[str, ...]  # names of `tastes.traits`
-    traits: Traits  # these, and the price
+    traits: Traits  # `features.item_traits`, and the price
     classes: Classes  # of the anchor's customers
     retrieved: Retrieved
     others: dict[str, History]  # further event tables, by name
+    features: FeatureSchema
     horizon_days: float
 
     @property
@@ -135,7 +143,8 @@ def features(block: Block) -> Array:
     seed, item = block.seed, block.item
     keys = seed * block.history.num_items + item
     user = {name: values[seed] for name, values in block.users.items()}
-    trend = {name: block.trend[name][item] for name in OF_TARGET}
+    amounts = tuple(map(of_amount, block.features.amounts))
+    trend = {name: block.trend[name][item] for name in (*OF_TARGET, *amounts)}
     rows = block.pairs.find(keys)
     pair = {
         name: block.pairs.at(rows, name, 0.0 if _is_zero_without_pair(name) else np.nan)
@@ -148,15 +157,16 @@ def features(block: Block) -> Array:
         block.hazards[item], pair["days_since_last"], block.horizon_days
     )
     found |= _prices(pair, user, trend) | _habits(user, trend)
-    found |= {f"user_{name}": user[name] for name in USER}
-    found |= {f"item_{name}": trend[name] for name in OF_TARGET}
+    found |= {f"user_{name}": user[name] for name in (*USER, *amounts)}
+    found |= {f"item_{name}": trend[name] for name in (*OF_TARGET, *amounts)}
     found |= tastes.tastes(
         block.pairs, block.trend["log_decayed_sales_30"], block.traits, block.classes,
-        item_traits=block.item_traits, seed=seed, item=item, num_seeds=block.history.num_seeds,
+        item_traits=block.features.item_traits,
+        seed=seed, item=item, num_seeds=block.history.num_seeds,
     )  # fmt: skip
     for name, other in block.others.items():
         found |= _of_other(name, other, keys, seed, block.horizon_days)
-    names = pair_names(list(block.others), block.item_traits)
+    names = pair_names(block.features)
     matrix = np.empty((len(keys), len(names)), dtype=np.float32)
     for place, name in enumerate(names):
         matrix[:, place] = found[name]

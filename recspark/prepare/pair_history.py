@@ -4,7 +4,7 @@ A basket is all rows of a seed at one moment. numpy only; every sum runs over so
 results do not depend on how seeds are split into blocks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +24,7 @@ class History:
     age: Array  # float64 (E,), days, >= 0
     price: Array  # float64 (E,), NaN where unknown
     quantity: Array  # float64 (E,), NaN where unknown
+    amounts: Columns = field(default_factory=dict)  # further ones by name, float64 (E,), likewise
 
     @property
     def units(self) -> Array:
@@ -129,6 +130,7 @@ def seed_columns(history: History, horizon: float) -> Columns:
         ),
         "decayed_rows": np.bincount(history.seed, np.exp2(-history.age / horizon), size),
         "season_rows": np.bincount(history.seed[in_season], minlength=size).astype(float),
+        **{name: mean(history.seed, values, size) for name, values in history.amounts.items()},
     }
 
 
@@ -240,7 +242,18 @@ def _amounts(
         weight = np.exp2(-age / (HALF_LIVES[name] * horizon))
         columns[f"decayed_quantity_{name}"] = np.bincount(pair, units * weight, size)
         columns[f"decayed_spend_{name}"] = np.bincount(pair, spend * weight, size)
+    weight = np.exp2(-age / (HALF_LIVES["three"] * horizon))
+    for name, values in history.amounts.items():
+        columns[f"mean_{name}"] = mean(pair, values[order], size)
+        columns[f"decayed_{name}"] = np.bincount(pair, np.nan_to_num(values[order]) * weight, size)
     return columns
+
+
+def mean(owner: Array, values: Array, size: int) -> Array:
+    """Mean of each owner's known values, float64 (size,), NaN where it has none."""
+    known = ~np.isnan(values)
+    total = np.bincount(owner[known], values[known], size)
+    return ratio(total, np.bincount(owner[known], minlength=size))
 
 
 def ratio(part: Array, whole: Array) -> Array:

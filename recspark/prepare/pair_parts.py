@@ -5,10 +5,11 @@ had never been bought, had nothing in common with what was bought, and so on.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from recspark.encodings import NEW, OWN, POPULAR, PRICE, SIMILAR, TASTE, TOGETHER
 from recspark.prepare import pair_features
+from recspark.prepare.feature_schema import FeatureSchema
 
 _OWN_GROUPS = ("counts", "recency", "decays", "gaps", "due", "baskets", "amounts", "season")
 _OF_THE_USER = ("tempo_due",)  # in a group of pairs, but the same for every item
@@ -20,13 +21,13 @@ _SUMS = ("decayed_", "basket_decayed_", "basket_share_", "in_last_")
 
 
 def parts(
-    middle: Mapping[str, float], item_traits: Sequence[str]
+    middle: Mapping[str, float], features: FeatureSchema
 ) -> dict[str, dict[str, float | None]]:
     """Part to feature to its value without the part; None: missing.
 
     `middle` is the median of each feature over candidates: what popularity is compared with.
     """
-    groups = pair_features.groups((), item_traits)
+    groups = pair_features.groups(features)
     own = {"bought_rank": None} | {
         name: _without_pair(name)
         for group in _OWN_GROUPS

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recspark.encodings import TASTE, Encodings
+from recspark.encodings import TASTE
 from recspark.prepare import latent_classes
 from recspark.prepare.arrow_rows import Array, Columns, differs
 from recspark.prepare.latent_classes import UNKNOWN, Classes, Counts, Traits
@@ -25,13 +25,6 @@ PRICE_TIERS = 8  # of equally many items each
 TIERS_WITHIN = 3  # of the items of one value, likewise
 _UNSEEN = 0.5  # sales that an item without any counts as
 OVERALL = f"{TASTE}_overall"
-
-
-def traits(encodings: Encodings) -> tuple[str, ...]:
-    """The columns of `traits` in the item states."""
-    items = encodings.nodes[encodings.item_table]
-    categories = (category.column for category in items.categories)
-    return (*categories, *(column for column, _ in items.foreign_keys))
 
 
 def names(item_traits: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,44 @@
+"""What of a shop's tables decides which features its pairs and items have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from recspark.encodings import Encodings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSchema:
+    """Names from a shop's tables, each in the order of its columns in the stage tables."""
+
+    other_tables: tuple[str, ...] = ()  # event tables beside the target's: kinds 1, 2, ...
+    item_traits: tuple[str, ...] = ()  # category columns of the items, then their foreign keys
+    amounts: tuple[str, ...] = ()  # numeric columns of the target but price and quantity
+
+    @classmethod
+    def of(cls, encodings: Encodings, other_tables: Sequence[str]) -> Self:
+        """Of fitted tables; `other_tables` are those of `interactions.roles` after the first."""
+        items = encodings.nodes[encodings.item_table]
+        categories = (category.column for category in items.categories)
+        return cls(
+            other_tables=tuple(other_tables),
+            item_traits=(*categories, *(column for column, _ in items.foreign_keys)),
+            amounts=amounts(encodings),
+        )
+
+
+def amounts(encodings: Encodings) -> tuple[str, ...]:
+    """The numeric columns of the target table but its price and quantity."""
+    known = (encodings.target_price_column, encodings.target_quantity_column)
+    numbers = (number.column for number in encodings.events[encodings.target_table].numbers)
+    return tuple(column for column in numbers if column not in known)
+
+
+def of_amount(column: str) -> str:
+    """The name of a further amount among features, where no other begins like it."""
+    return f"amount_{column}"
+
+
+def stored_amounts(number: int) -> tuple[str, ...]:
+    """The columns of further amounts in `interactions.union`."""
+    return tuple(f"amount_{place}" for place in range(number))
