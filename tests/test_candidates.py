@@ -5,7 +5,14 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from recspark.prepare import candidates, customer_classes, entity_pool, item_states
+from recspark.prepare import (
+    candidates,
+    customer_class_files,
+    customer_classes,
+    entity_pool,
+    item_states,
+)
+from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.pair_features import pair_names
@@ -56,6 +63,21 @@ def parquet(folder):
     return tuple(sorted(str(path) for path in folder.glob("*.parquet")))
 
 
+def tables(table, folder, events, items=ITEMS):
+    """Files of the item states, of the entity pool and of the customers' classes."""
+    known = {"features": FEATURES, "horizon_days": 10, "settings": Candidates()}
+    states = item_states.build(events, ROLES, table(items), ANCHORS, **known)
+    states.write.parquet(str(folder / "states"))
+    pool = entity_pool.build(
+        events, ROLES[0], ANCHORS, history_per_entity=100, horizon_days=10.0, seed=7
+    )
+    pool.write.parquet(str(folder / "pool"))
+    found = [parquet(folder / name) for name in ("states", "pool")]
+    classes = customer_classes.build(pool.sparkSession, ANCHORS, *found, features=FEATURES)
+    classes.write.parquet(str(folder / "classes"))
+    return *found, parquet(folder / "classes")
+
+
 def build(table, folder, sales=SALES, partitions=None, per_seed=3):
     """Candidate rows by (day, entity), and the frame that gave them."""
     events = {"sales": table(sales), "wishes": table(WISHES)}
@@ -63,28 +85,10 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
     if partitions:
         events = {name: frame.repartition(partitions) for name, frame in events.items()}
         seeds = seeds.repartition(partitions)
+    files = tables(table, folder, events)
     settings = Candidates(per_seed=per_seed)
     known = {"features": FEATURES, "horizon_days": 10, "settings": settings}
-    states = item_states.build(events, ROLES, table(ITEMS), ANCHORS, **known)
-    states.write.parquet(str(folder / "states"))
-    pool = entity_pool.build(
-        events, ROLES[0], ANCHORS, history_per_entity=100, horizon_days=10.0, seed=7
-    )
-    pool.write.parquet(str(folder / "pool"))
-    states_files, pool_files = (parquet(folder / name) for name in ("states", "pool"))
-    classes = customer_classes.build(
-        pool.sparkSession, ANCHORS, states_files, pool_files, features=FEATURES
-    )
-    classes.write.parquet(str(folder / "classes"))
-    frame = candidates.build(
-        events,
-        ROLES,
-        seeds,
-        states_files,
-        pool_files,
-        parquet(folder / "classes"),
-        **known,
-    )
+    frame = candidates.build(events, ROLES, seeds, *files, **known)
     rows = frame.toArrow().to_pylist()
     return {(r["anchor_time"].day, r["entity"]): r for r in rows}, frame
 
@@ -170,3 +174,24 @@ def test_recall_counts_labels_among_candidates_and_per_source(table, built):
     hits = sum(sum(row["is_label"]) for (day, _), row in rows.items() if day == 1)
     assert found["train"]["all"] == hits / 2
     assert found["test"]["bought"] == 1 / 2
+
+
+@pytest.mark.parametrize("traits", ["[2]   | [7]", "[]   | []"])
+def test_an_anchor_has_classes_whose_factors_are_of_its_traits_and_of_the_price(
+    table, tmp_path, traits
+):
+    """Also where items have no trait, and where two of them have as many values."""
+    items = f"""
+        node:bigint | start_time:timestamp | end_time:timestamp | codes:array<int> | parents:array<bigint>
+        0           |                      |                    | {traits}
+        1           |                      |                    | {traits}
+        """
+    events = {"sales": table(SALES), "wishes": table(WISHES)}
+    *_, classes = tables(table, tmp_path, events, items)
+    expected = [1, 8, 8] if "7" in traits else [8]
+    for anchor in ANCHORS:
+        found = customer_class_files.load(classes, microseconds(anchor))
+        assert found.share_K.sum() == pytest.approx(1)
+        assert [factor_KV.shape for factor_KV in found.factors] == [
+            (len(found.share_K), size) for size in expected
+        ]

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from recspark import files, schema
 from recspark.prepare import item_state_files, latent_classes, tastes
-from recspark.prepare.arrow_rows import Array, column, moment, one_row
+from recspark.prepare.arrow_rows import Array, column, moment
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.latent_classes import Classes, Traits
@@ -40,7 +40,7 @@ def find(batches: Iterator[pa.RecordBatch], sources: Sources) -> Iterator[pa.Rec
                 schema.STRENGTHS: found.strength_T,
                 schema.FACTORS: [factor_KV.ravel() for factor_KV in found.factors],
             }
-            yield one_row(row, _COLUMNS)
+            yield pa.RecordBatch.from_pylist([row], schema=_COLUMNS)
 
 
 _COLUMNS = pa.schema(
