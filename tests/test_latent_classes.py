@@ -9,6 +9,7 @@ from recspark.prepare.latent_classes import UNKNOWN, Classes, Counts, Traits
 # Items 0 to 11 are toys, 12 to 23 books, 24 is neither.
 CATEGORY = np.array([0] * 12 + [1] * 12 + [UNKNOWN])
 NUM_ITEMS, NUM_CUSTOMERS = len(CATEGORY), 200
+COLOUR = np.arange(NUM_ITEMS) % 2
 
 
 def shop():
@@ -50,12 +51,12 @@ def test_repeated_counts_speak_less_of_the_class():
 
 def test_who_buys_alike_is_found_to_be_of_one_class():
     customer, item = shop()
-    traits, classes = found([CATEGORY], customer, item)
-    counts = [Counts.of(customer, item, CATEGORY, NUM_CUSTOMERS)]
+    traits, classes = found([CATEGORY, COLOUR], customer, item)
+    counts = [Counts.of(customer, item, values, NUM_CUSTOMERS) for values in (CATEGORY, COLOUR)]
     belongs_UK = classes.belongs(traits, counts, NUM_CUSTOMERS)
     np.testing.assert_allclose(belongs_UK.sum(axis=1), 1)
     assert classes.share_K.sum() == pytest.approx(1)
-    (shares_KV,) = traits.shares(classes)
+    shares_KV, _ = traits.shares(classes)
     of_toys_U = belongs_UK @ shares_KV[:, 0]
     assert (of_toys_U[::2] > 0.65).all()
     assert (of_toys_U[1::2] < 0.35).all()
@@ -76,8 +77,7 @@ def test_a_trait_that_follows_from_another_is_not_counted_twice():
 
 def test_a_trait_in_which_nobody_differs_leaves_lifts_as_they_are():
     customer, item = shop()
-    colour = np.arange(NUM_ITEMS) % 2
-    _, classes = found([CATEGORY, colour], customer, item)
+    _, classes = found([CATEGORY, COLOUR], customer, item)
     of_category, of_colour = classes.factors
     assert np.abs(np.log(of_colour)).max() < 0.1 < np.abs(np.log(of_category)).max()
 
@@ -91,7 +91,13 @@ def test_lifts_keep_everybodys_purchases_at_one():
     np.testing.assert_allclose(traits.lifts(classes, without=0), 1)
 
 
-@pytest.mark.parametrize("values", [[], [CATEGORY]])
+def test_a_trait_alone_has_no_classes_as_nothing_goes_with_it():
+    traits, classes = found([CATEGORY], *shop())
+    assert classes.share_K.tolist() == [1]
+    np.testing.assert_allclose(traits.lifts(classes), 1)
+
+
+@pytest.mark.parametrize("values", [[], [CATEGORY], [CATEGORY, COLOUR]])
 def test_without_customers_or_traits_everybody_buys_as_all_do(values):
     traits = Traits.of(values, np.zeros(NUM_ITEMS))
     nobody = np.empty(0, dtype=np.int64)

@@ -28,6 +28,7 @@ _ROUNDS = 20
 _FIRST_LEARN, _LEARN_EVERY = 10, 5  # rounds until strengths are chosen, and chosen again
 _STRENGTHS = (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0)  # purchases
 _DISTANCES = (5.0, 20.0, 80.0, 320.0, 1280.0, 5120.0)  # purchases that promised shares count as
+STRENGTH_ALONE = 6.0  # purchases that everybody's shares count as where there are no classes
 _FIRST_STRENGTH, _FIRST_DISTANCE = 40.0, 20.0
 _FIRST_PRIOR = 5.0  # purchases that everybody's shares count as where a class starts
 _MANY = 0.7  # quantile of purchases above which a customer may be the start of a class
@@ -170,11 +171,11 @@ class Traits:
 def none(traits: Traits) -> Classes:
     """A single class, which buys as everybody does."""
     factors = tuple(np.ones((1, size_of(value_N))) for value_N in traits.values)
-    return Classes(np.ones(1), np.full(len(factors), _FIRST_STRENGTH), factors)
+    return Classes(np.ones(1), np.full(len(factors), STRENGTH_ALONE), factors)
 
 
 def fit(traits: Traits, customer: Array, item: Array, num_customers: int) -> Classes:
-    """Find the classes of these customers.
+    """Find the classes of these customers; a single trait has none, as nothing goes with it.
 
     Args:
         traits: of the items.
@@ -183,7 +184,7 @@ def fit(traits: Traits, customer: Array, item: Array, num_customers: int) -> Cla
         num_customers: U.
     """
     counts = [Counts.of(customer, item, value_N, num_customers) for value_N in traits.values]
-    if not counts or not num_customers:
+    if len(counts) < 2 or not num_customers:
         return none(traits)
     found = _first_guess(traits, counts)
     distance_T = np.full(len(counts), _FIRST_DISTANCE)

@@ -28,8 +28,12 @@ OVERALL = f"{TASTE}_overall"
 
 
 def names(item_traits: Sequence[str]) -> tuple[str, ...]:
-    """The columns of `tastes`, in order; that of all traits and sales is named as the reason."""
-    return (*(f"{TASTE}_of_{trait}" for trait in item_traits), f"{TASTE}_by_price", OVERALL, TASTE)
+    """The columns of `tastes`, in order; that of all traits and sales is named as the reason.
+
+    Where there is no trait but the price, the taste for that is the one over all.
+    """
+    of_traits = tuple(f"{TASTE}_of_{trait}" for trait in item_traits)
+    return (*of_traits, f"{TASTE}_by_price", *((OVERALL,) if item_traits else ()), TASTE)
 
 
 def tastes(
@@ -64,7 +68,8 @@ def tastes(
     overall_RK = belongs_RK * traits.lifts(classes)[:, item].T
     found: Columns = {}
     usual, of_classes = traits.shares(latent_classes.none(traits)), traits.shares(classes)
-    for number, (name, of_trait) in enumerate(zip(names(item_traits)[:-2], counts, strict=True)):
+    of_traits = names(item_traits)[: len(counts)]
+    for number, (name, of_trait) in enumerate(zip(of_traits, counts, strict=True)):
         value = traits.values[number][item]
         known, value = value != UNKNOWN, np.maximum(value, 0)
         class_RK = of_classes[number][:, value].T
@@ -77,7 +82,8 @@ def tastes(
         overall_RK *= np.where(known[:, None], against_class_RK, 1.0)
     overall = _log(overall_RK.sum(axis=1))
     sold = np.log(np.expm1(log_sales_N[item]) + _UNSEEN)
-    return found | {OVERALL: overall, TASTE: sold + overall}
+    over_all = {OVERALL: overall} if item_traits else {}
+    return found | over_all | {TASTE: sold + overall}
 
 
 def with_price(item_traits: Sequence[Array], log_price_N: Array) -> list[Array]:
