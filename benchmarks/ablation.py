@@ -104,8 +104,6 @@ def silenced(state: bytes, name: str) -> bytes:
 def on_date(run: Run, parts: tuple[str, ...], shop: Shop | None) -> Scores:
     """Train and score the full model and every variant of one date."""
     prepared = prepare.prepare(run)
-    others = [r.table for r in interactions.roles(prepared.encodings)[1:]]
-    features = FeatureSchema.of(prepared.encodings, others)
     truth = prepared.truth
     assert truth is not None
     found: dict[str, np.ndarray] = {}
@@ -130,7 +128,7 @@ def on_date(run: Run, parts: tuple[str, ...], shop: Shop | None) -> Scores:
         measure(TREES, run, silenced(learnt.serving, "pair_head.trees.scale"))
     if is_asked(REFIT):
         measure(REFIT, run, learnt.selected)
-    for name, chosen in variants(run.settings, features):
+    for name, chosen in variants(run.settings, interactions.features(prepared.encodings)):
         if not is_asked(name):
             continue
         at = replace(run, settings=chosen)

@@ -187,10 +187,10 @@ def test_an_anchor_has_classes_whose_factors_are_of_its_traits_and_of_the_price(
         1           |                      |                    | {traits}
         """
     events = {"sales": table(SALES), "wishes": table(WISHES)}
-    *_, classes = tables(table, tmp_path, events, items)
+    states, _, classes = tables(table, tmp_path, events, items)
     expected = [1, 8, 8] if "7" in traits else [8]
     for anchor in ANCHORS:
-        found = customer_class_files.load(classes, microseconds(anchor))
+        found = customer_class_files.load(classes, states, microseconds(anchor), FEATURES)
         assert found.share_K.sum() == pytest.approx(1)
         assert [factor_KV.shape for factor_KV in found.factors] == [
             (len(found.share_K), size) for size in expected

@@ -23,12 +23,12 @@ def shop():
 def found(values, customer, item):
     owners_N = np.bincount(item, minlength=NUM_ITEMS).astype(float)
     traits = Traits.of(values, owners_N)
-    return traits, latent_classes.fit(traits, customer, item, int(customer.max()) + 1)
+    return latent_classes.fit(traits, customer, item, int(customer.max()) + 1)
 
 
 def test_counts_are_of_distinct_items_by_value_and_leave_out_items_without_one():
     counts = Counts.of(np.array([0, 0, 0, 2, 2]), np.array([0, 1, 12, 13, 24]), CATEGORY, 3)
-    cells = zip(counts.customer_C, counts.value_C, counts.count_C, strict=True)
+    cells = zip(counts.customer_C, counts.value_C, counts.cells.columns["count"], strict=True)
     assert list(cells) == [(0, 0, 2), (0, 1, 1), (2, 1, 1)]
     assert counts.total_U.tolist() == [3, 0, 1]
     asked = counts.at(np.array([0, 0, 1, 2]), np.array([0, 7, 0, 1]))
@@ -51,12 +51,12 @@ def test_repeated_counts_speak_less_of_the_class():
 
 def test_who_buys_alike_is_found_to_be_of_one_class():
     customer, item = shop()
-    traits, classes = found([CATEGORY, COLOUR], customer, item)
-    counts = [Counts.of(customer, item, values, NUM_CUSTOMERS) for values in (CATEGORY, COLOUR)]
-    belongs_UK = classes.belongs(traits, counts, NUM_CUSTOMERS)
+    classes = found([CATEGORY, COLOUR], customer, item)
+    counts = classes.traits.counts(customer, item, NUM_CUSTOMERS)
+    belongs_UK = classes.belongs(counts, NUM_CUSTOMERS)
     np.testing.assert_allclose(belongs_UK.sum(axis=1), 1)
     assert classes.share_K.sum() == pytest.approx(1)
-    shares_KV, _ = traits.shares(classes)
+    shares_KV, _ = classes.shares
     of_toys_U = belongs_UK @ shares_KV[:, 0]
     assert (of_toys_U[::2] > 0.65).all()
     assert (of_toys_U[1::2] < 0.35).all()
@@ -65,10 +65,10 @@ def test_who_buys_alike_is_found_to_be_of_one_class():
 def test_a_trait_that_follows_from_another_is_not_counted_twice():
     customer, item = shop()
     maker = np.where(CATEGORY == UNKNOWN, UNKNOWN, CATEGORY + 10)  # each category has its own
-    traits, classes = found([CATEGORY, maker], customer, item)
-    counts = [Counts.of(customer, item, values, NUM_CUSTOMERS) for values in (CATEGORY, maker)]
-    belongs_UK = classes.belongs(traits, counts, NUM_CUSTOMERS)
-    of_category, of_maker = traits.shares(classes)
+    classes = found([CATEGORY, maker], customer, item)
+    counts = classes.traits.counts(customer, item, NUM_CUSTOMERS)
+    belongs_UK = classes.belongs(counts, NUM_CUSTOMERS)
+    of_category, of_maker = classes.shares
     np.testing.assert_allclose(of_maker[:, 10:], of_category, atol=1e-12)
     # Three of four that the even ones buy are toys, not nine of ten.
     of_toys = (belongs_UK[::2] @ of_category[:, 0]).mean()
@@ -77,24 +77,26 @@ def test_a_trait_that_follows_from_another_is_not_counted_twice():
 
 def test_a_trait_in_which_nobody_differs_leaves_lifts_as_they_are():
     customer, item = shop()
-    _, classes = found([CATEGORY, COLOUR], customer, item)
+    classes = found([CATEGORY, COLOUR], customer, item)
     of_category, of_colour = classes.factors
     assert np.abs(np.log(of_colour)).max() < 0.1 < np.abs(np.log(of_category)).max()
 
 
 def test_lifts_keep_everybodys_purchases_at_one():
     traits = Traits.of([CATEGORY], np.full(NUM_ITEMS, 3.0))
-    classes = Classes(np.array([0.5, 0.5]), np.array([40.0]), (np.array([[3.0, 1.0], [1, 1]]),))
-    lifts = traits.lifts(classes)
+    classes = Classes(
+        traits, np.array([0.5, 0.5]), np.array([40.0]), (np.array([[3.0, 1.0], [1, 1]]),)
+    )
+    lifts = classes.lift_KN
     np.testing.assert_allclose((lifts * traits.usual_N).sum(axis=1), 1)
     np.testing.assert_allclose(lifts[0] / lifts[0][-1], [3] * 12 + [1] * 13)
-    np.testing.assert_allclose(traits.lifts(classes, without=0), 1)
+    np.testing.assert_allclose(classes.lifts(without=0), 1)
 
 
 def test_a_trait_alone_has_no_classes_as_nothing_goes_with_it():
-    traits, classes = found([CATEGORY], *shop())
+    classes = found([CATEGORY], *shop())
     assert classes.share_K.tolist() == [1]
-    np.testing.assert_allclose(traits.lifts(classes), 1)
+    np.testing.assert_allclose(classes.lift_KN, 1)
 
 
 @pytest.mark.parametrize("values", [[], [CATEGORY], [CATEGORY, COLOUR]])
@@ -103,9 +105,9 @@ def test_without_customers_or_traits_everybody_buys_as_all_do(values):
     nobody = np.empty(0, dtype=np.int64)
     classes = latent_classes.fit(traits, nobody, nobody, 0)
     assert classes.share_K.tolist() == [1]
-    np.testing.assert_allclose(traits.lifts(classes), 1)
-    counts = [Counts.of(nobody, nobody, value_N, 2) for value_N in values]
-    assert classes.belongs(traits, counts, 2).tolist() == [[1], [1]]
+    np.testing.assert_allclose(classes.lift_KN, 1)
+    counts = traits.counts(nobody, nobody, 2)
+    assert classes.belongs(counts, 2).tolist() == [[1], [1]]
 
 
 def test_a_shop_without_items_has_classes_too():

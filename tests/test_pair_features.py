@@ -80,7 +80,6 @@ def block_of(past, others=None, similar=None, pool=None):
         users,
         trend,
         HAZARDS,
-        KINDS,
         latent_classes.none(KINDS),
         found,
         others or {},

@@ -18,15 +18,14 @@ LOG_SALES = np.log1p([4.0, 1, 0, 0, 0])
 # Seed 0 bought both toys, seed 1 a book, seed 2 nothing.
 BOUGHT = Pairs(np.array([0, 1, NUM_ITEMS + 2]), {})
 STRENGTH = 6.0
-ALIKE = Classes(np.ones(1), np.array([STRENGTH, 40.0]), (np.ones((1, 2)), np.ones((1, 1))))
+ALIKE = Classes(TRAITS, np.ones(1), np.array([STRENGTH, 40.0]), (np.ones((1, 2)), np.ones((1, 1))))
 
 
-def taste_of(seed, classes=ALIKE, traits=TRAITS, bought=BOUGHT, names=("category",)):
+def taste_of(seed, classes=ALIKE, bought=BOUGHT, names=("category",)):
     """The tastes of one seed for every item, by name."""
-    size = len(traits.usual_N)
     return tastes.tastes(
-        bought, LOG_SALES if size == NUM_ITEMS else np.zeros(size), traits, classes,
-        item_traits=names, seed=np.full(size, seed), item=np.arange(size), num_seeds=3,
+        bought, LOG_SALES, classes,
+        item_traits=names, seed=np.full(NUM_ITEMS, seed), item=np.arange(NUM_ITEMS), num_seeds=3,
     )  # fmt: skip
 
 
@@ -49,7 +48,7 @@ def test_a_seed_likes_what_the_class_likes_to_which_it_seems_to_belong():
     # A third buys toys only half as often as all do, and books three times as often.
     factors = np.array([[1.0, 1.0], [0.5, 3.0]])
     classes = Classes(
-        np.array([2 / 3, 1 / 3]), np.array([STRENGTH, 40.0]), (factors, np.ones((2, 1)))
+        TRAITS, np.array([2 / 3, 1 / 3]), np.array([STRENGTH, 40.0]), (factors, np.ones((2, 1)))
     )
     found = taste_of(1, classes)["taste_of_category"]
     # All purchases of these: 8, 2 and 1 (neither); 4, 6 and 1.
@@ -66,7 +65,7 @@ def test_the_taste_for_an_item_takes_all_traits_together_and_late_sales_go_on_to
     maker = np.array([0, 1, 0, 1, 0])
     traits = Traits.of([CATEGORY, maker, NO_PRICE], np.full(NUM_ITEMS, 2.0))
     classes = latent_classes.none(traits)
-    found = taste_of(0, classes, traits, names=("category", "maker"))
+    found = taste_of(0, classes, names=("category", "maker"))
     both = np.nan_to_num(found["taste_of_category"]) + found["taste_of_maker"]
     np.testing.assert_allclose(found["taste_overall"], both)  # with one class, nothing mixes
     sold = np.log([4.5, 1.5, 0.5, 0.5, 0.5])
@@ -78,7 +77,7 @@ def test_purchases_of_a_seed_beside_others_do_not_mix():
     maker = np.array([UNKNOWN, UNKNOWN, 3, UNKNOWN, UNKNOWN])
     traits = Traits.of([maker, NO_PRICE], np.full(NUM_ITEMS, 2.0))
     for seed in (0, 1):  # nothing known of its makers; all that anybody buys is of 3
-        found = taste_of(seed, latent_classes.none(traits), traits, names=("maker",))
+        found = taste_of(seed, latent_classes.none(traits), names=("maker",))
         assert found["taste_of_maker"][2] == pytest.approx(0)
         assert np.isnan(found["taste_of_maker"][[0, 1, 3, 4]]).all()
 
@@ -121,7 +120,7 @@ def test_price_tiers_hold_equally_many_items():
 def test_without_traits_prices_or_purchases_nothing_is_known():
     nobody = Pairs(np.empty(0, dtype=np.int64), {})
     traits = Traits.of([NO_PRICE], np.full(NUM_ITEMS, 2.0))
-    found = taste_of(0, latent_classes.none(traits), traits, nobody, names=())
+    found = taste_of(0, latent_classes.none(traits), nobody, names=())
     assert np.isnan(found["taste_by_price"]).all()
     assert "taste_overall" not in found  # it would be the taste for the price again
     assert found["taste"][0] == pytest.approx(np.log(4.5))

@@ -36,7 +36,7 @@ def write(
     the candidates.
     """
     roles = interactions.roles(encodings)
-    features = FeatureSchema.of(encodings, [role.table for role in roles[1:]])
+    features = interactions.features(encodings)
     states = _write_states(run, encodings, built, roles, features)
     workspace = run.workspace
     pairs = candidates.build(

@@ -12,7 +12,6 @@ from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
 from recspark.prepare import interactions, item_trends, pair_features
 from recspark.prepare.anchors import Anchor
-from recspark.prepare.feature_schema import FeatureSchema
 from recspark.registry import ModelVersion, Registry
 from recspark.tables import Workspace
 
@@ -112,14 +111,9 @@ def check_readable(run: Run, model: RegisteredModel) -> None:
 
 
 def _check_features(run: Run, model: RegisteredModel) -> None:
-    others = [role.table for role in interactions.roles(model.encodings)[1:]]
-    features = FeatureSchema.of(model.encodings, others)
+    features = interactions.features(model.encodings)
     for kind, trained, now in (
-        (
-            "pair",
-            model.encodings.pair_names,
-            pair_features.pair_names(features),
-        ),
+        ("pair", model.encodings.pair_names, pair_features.pair_names(features)),
         ("item", model.encodings.trend_names, item_trends.trend_names(features)),
     ):
         if trained != now:

@@ -31,7 +31,7 @@ from recspark.prepare.arrow_rows import (
     timestamps,
     unpacked,
 )
-from recspark.prepare.feature_schema import FeatureSchema, of_amount, stored_amounts
+from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.pair_history import History
@@ -76,8 +76,8 @@ def _sorted_events(table: pa.Table, features: FeatureSchema) -> Columns:
     """Event columns ordered by (entity, time, event, item)."""
     names = ("kind", schema.ENTITY, schema.ITEM, schema.EVENT, schema.TIME, "price", "quantity")
     rows = {name: column(table, name) for name in names}
-    for name in stored_amounts(len(features.amounts)):
-        rows[name] = column(table, name, missing=np.nan)
+    for name, stored in features.stored_amounts().items():
+        rows[name] = column(table, stored, missing=np.nan)
     keys = (schema.ITEM, schema.EVENT, schema.TIME, schema.ENTITY)
     order = np.lexsort(tuple(rows[name] for name in keys))
     return {name: values[order] for name, values in rows.items()}
@@ -141,8 +141,9 @@ def _block(
         users=pair_history.seed_columns(history, plan.horizon_days) | habits.habits(history, trend),
         trend=trend,
         hazards=states.hazards,
-        traits=customer_class_files.traits_of(plan.state_files, anchor, plan.features),
-        classes=customer_class_files.load(plan.class_files, anchor),
+        classes=customer_class_files.load(
+            plan.class_files, plan.state_files, anchor, plan.features
+        ),
         retrieved=retrieval.retrieve(
             history,
             pairs,
@@ -179,7 +180,6 @@ def _history(
     features: FeatureSchema,
 ) -> History:
     item = events[schema.ITEM][rows]
-    amounts = zip(features.amounts, stored_amounts(len(features.amounts)), strict=True)
     return History(
         num_seeds=num_seeds,
         num_items=len(states.nodes),
@@ -189,7 +189,7 @@ def _history(
         age=(anchor - events[schema.TIME][rows]) / DAY,
         price=events["price"][rows],
         quantity=events["quantity"][rows],
-        amounts={of_amount(name): events[stored][rows] for name, stored in amounts},
+        amounts={name: events[name][rows] for name in features.stored_amounts()},
     )
 
 

@@ -26,6 +26,10 @@ class FeatureSchema:
             amounts=amounts(encodings),
         )
 
+    def stored_amounts(self) -> dict[str, str]:
+        """Name of each further amount among features to its column in `interactions.union`."""
+        return {of_amount(column): stored(place) for place, column in enumerate(self.amounts)}
+
 
 def amounts(encodings: Encodings) -> tuple[str, ...]:
     """The numeric columns of the target table but its price and quantity."""
@@ -39,6 +43,6 @@ def of_amount(column: str) -> str:
     return f"amount_{column}"
 
 
-def stored_amounts(number: int) -> tuple[str, ...]:
-    """The columns of further amounts in `interactions.union`."""
-    return tuple(f"amount_{place}" for place in range(number))
+def stored(place: int) -> str:
+    """The column of a further amount in Spark, whose union by name refuses dots and backticks."""
+    return f"amount_{place}"

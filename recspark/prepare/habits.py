@@ -7,7 +7,7 @@ and number of owners are those of the anchor.
 import numpy as np
 
 from recspark.prepare.arrow_rows import Array, Columns, differs
-from recspark.prepare.pair_history import History, ratio
+from recspark.prepare.pair_history import History, mean
 
 REPEAT_BASKETS = (1, 3, 10)  # newest baskets over which a share of repeated rows is taken
 _TASTE_BASKETS = 5  # newest baskets whose items show the taste of today
@@ -66,8 +66,4 @@ def _at(values: Array, item: Array) -> Array:
 
 def _mean(history: History, values: Array, wanted: Array) -> Array:
     """Mean per seed over the wanted rows whose value is known."""
-    wanted = wanted & ~np.isnan(values)
-    seed, size = history.seed[wanted], history.num_seeds
-    return ratio(
-        np.bincount(seed, values[wanted], size), np.bincount(seed, minlength=size).astype(float)
-    )
+    return mean(history.seed[wanted], values[wanted], history.num_seeds)

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from recspark import schema
 from recspark.encodings import Encodings
-from recspark.prepare import feature_schema
+from recspark.prepare.feature_schema import FeatureSchema, amounts, stored
 
 KIND = "kind"  # int      position of the event's table among the roles; 0 is the target table
 PRICE = "price"  # double   per unit; NaN where unknown
@@ -33,7 +33,7 @@ def roles(encodings: Encodings) -> tuple[EventRoles, ...]:
     target = encodings.target_table
     price, quantity = encodings.target_price_column, encodings.target_quantity_column
     others = [name for name in encodings.events if name != target]
-    further = feature_schema.amounts(encodings)
+    further = amounts(encodings)
     found = []
     for name in [target, *others]:
         keys = encodings.events[name].foreign_keys
@@ -57,10 +57,15 @@ def roles(encodings: Encodings) -> tuple[EventRoles, ...]:
     return tuple(found)
 
 
+def features(encodings: Encodings) -> FeatureSchema:
+    """Which features these tables give."""
+    return FeatureSchema.of(encodings, [role.table for role in roles(encodings)[1:]])
+
+
 def union(events: Mapping[str, DataFrame], event_roles: Sequence[EventRoles]) -> DataFrame:
     """All events as (kind, entity, item, event, time, price, quantity), and further amounts.
 
-    Those of the first role are columns of their own, `feature_schema.stored_amounts`, which are
+    Those of the first role are columns of their own, `FeatureSchema.stored_amounts`, which are
     null for other tables.
     Rows that lack an entity or an item (null or dangling key, node -1) are left out.
     """
@@ -69,9 +74,9 @@ def union(events: Mapping[str, DataFrame], event_roles: Sequence[EventRoles]) ->
 
 
 def _flatten(events: DataFrame, role: EventRoles, kind: int) -> DataFrame:
-    names = feature_schema.stored_amounts(len(role.amount_positions))
     further = [
-        _amount(place).alias(name) for place, name in zip(role.amount_positions, names, strict=True)
+        _amount(position).alias(stored(place))
+        for place, position in enumerate(role.amount_positions)
     ]
     rows = events.select(
         F.lit(kind).alias(KIND),

@@ -21,7 +21,7 @@ from recspark.prepare.arrow_rows import (
     lists,
     timestamps,
 )
-from recspark.prepare.feature_schema import FeatureSchema, of_amount, stored_amounts
+from recspark.prepare.feature_schema import FeatureSchema, of_amount
 from recspark.prepare.pair_history import YEAR, mean, ratio
 from recspark.prepare.repeats import Spells
 
@@ -88,9 +88,8 @@ def trends(
         return
     names = ("kind", schema.ITEM, schema.ENTITY, schema.EVENT, "price", "quantity")
     rows = {name: column(table, name, missing=0) for name in names}
-    amounts = dict(zip(features.amounts, stored_amounts(len(features.amounts)), strict=True))
-    for stored in amounts.values():
-        rows[stored] = column(table, stored, missing=np.nan)
+    amounts = features.stored_amounts()
+    rows |= {name: column(table, stored, missing=np.nan) for name, stored in amounts.items()}
     rows[schema.TIME] = column(table, schema.TIME, missing=0)
     rows[SALE_START] = column(table, SALE_START, missing=ALWAYS)
     rows[SALE_END] = column(table, SALE_END, missing=NEVER)
@@ -126,8 +125,7 @@ def trends(
             all_of_it = np.bincount(others["place"], minlength=len(nodes))
             found[f"{name}_per_sale"] = ratio(all_of_it, num_sales)
         mine = seen & (rows["kind"] == 0)
-        for name, stored in amounts.items():
-            found[of_amount(name)] = mean(place[mine], rows[stored][mine], len(nodes))
+        found |= {name: mean(place[mine], rows[name][mine], len(nodes)) for name in amounts}
         assert set(found) == set(wanted)
         trend = np.stack([found[name] for name in wanted], axis=1)
         yield pa.RecordBatch.from_arrays(
@@ -225,8 +223,9 @@ def _prices(sales: Columns, num_items: int) -> Columns:
     place, age, price = sales["place"], sales["age"], sales["price"]
     known = price > 0
     log_price = np.log(np.where(known, price, 1.0))
-    usual = _mean(place, log_price, known, num_items)
-    now = _mean(place, log_price, known & (age < 30), num_items)
+    lately = known & (age < 30)
+    usual = mean(place[known], log_price[known], num_items)
+    now = mean(place[lately], log_price[lately], num_items)
     quantity = sales["quantity"]
     bought = quantity > 0
     units = np.where(bought, quantity, 1.0)
@@ -235,15 +234,10 @@ def _prices(sales: Columns, num_items: int) -> Columns:
         "log_price": usual,
         "log_price_now": np.where(np.isnan(now), usual, now),
         "price_change": now - usual,
-        "log_quantity": _mean(place, np.log(units), bought, num_items),
+        "log_quantity": mean(place[bought], np.log(units[bought]), num_items),
     }
     has_price = np.bincount(place[known], minlength=num_items) > 0
     for w in (7, 30):
         revenue = np.log1p(np.bincount(place[age < w], spend[age < w], num_items))
         found[f"log_revenue_{w}"] = np.where(has_price, revenue, np.nan)
     return found
-
-
-def _mean(place: Array, values: Array, known: Array, size: int) -> Array:
-    total = np.bincount(place[known], values[known], size)
-    return ratio(total, np.bincount(place[known], minlength=size))

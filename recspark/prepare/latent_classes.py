@@ -13,7 +13,8 @@ Axes: N items, U customers, K classes, T traits, V values of a trait, C cells of
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from scipy import sparse
 from scipy.special import gammaln
 
 from recspark.prepare.arrow_rows import Array
+from recspark.prepare.pair_history import Pairs
 
 UNKNOWN = -1  # value of a trait that an item does not have
 NUM_CLASSES = 12
@@ -40,9 +42,8 @@ _UNSOLD = 0.5  # purchases that every item counts as having, beside its own
 class Counts:
     """How many distinct items of each value of one trait each customer bought."""
 
-    customer_C: Array  # int64, ascending
-    value_C: Array  # int64
-    count_C: Array  # int64, > 0
+    cells: Pairs  # (customer, value) pairs that were bought, with `count`
+    num_values: int
     total_U: Array  # int64
 
     @classmethod
@@ -52,27 +53,32 @@ class Counts:
         num_values = size_of(value_N)
         cells = customer[known] * num_values + value_N[item[known]]
         cell_C, count_C = np.unique(cells, return_counts=True)
-        customer_C, value_C = np.divmod(cell_C, num_values)
         total_U = np.bincount(customer[known], minlength=num_customers)
-        return cls(customer_C, value_C, count_C, total_U)
+        return cls(Pairs(cell_C, {"count": count_C}), num_values, total_U)
+
+    @cached_property
+    def customer_C(self) -> Array:
+        """int64, ascending."""
+        return self.cells.key // self.num_values
+
+    @cached_property
+    def value_C(self) -> Array:
+        """int64."""
+        return self.cells.key % self.num_values
 
     def at(self, customer: Array, value: Array) -> Array:
-        """The counts of these customers and values, 0 where there are none; in their shape."""
-        if not len(self.count_C):
-            return np.zeros(value.shape)
-        size = max(int(self.value_C.max()), int(value.max(initial=0))) + 1
-        cells_C, wanted = self.customer_C * size + self.value_C, customer * size + value
-        place = np.minimum(np.searchsorted(cells_C, wanted), len(cells_C) - 1)
-        return np.where(cells_C[place] == wanted, self.count_C[place], 0.0)
+        """The counts of these customers and values of the trait, 0 where there are none."""
+        rows = self.cells.find(customer * self.num_values + value)
+        return self.cells.at(rows, "count", 0.0)
 
     def log_chance(self, shares_KV: Array, strength: float) -> Array:
         """Logarithm of the chance of each customer's counts given each class, (U, K)."""
         prior_CK = strength * shares_KV[:, self.value_C].T
         log_CK = np.zeros(prior_CK.shape)
-        for more, at_C in self._steps():
+        for more, at_C in self._steps:
             log_CK[at_C] += np.log(prior_CK[at_C] + more)
         of_total_U = gammaln(strength) - gammaln(self.total_U + strength)
-        return np.asarray(self._by_customer() @ log_CK + of_total_U[:, None])
+        return np.asarray(self._by_customer @ log_CK + of_total_U[:, None])
 
     def tables(self, shares_KV: Array, strength: float, belongs_UK: Array) -> Array:
         """How many of the counts speak of each class's shares, not of persons, (K, V).
@@ -81,40 +87,24 @@ class Counts:
         """
         prior_CK = strength * shares_KV[:, self.value_C].T
         tables_CK = np.zeros(prior_CK.shape)
-        for more, at_C in self._steps():
+        for more, at_C in self._steps:
             tables_CK[at_C] += prior_CK[at_C] / (prior_CK[at_C] + more)
         tables_CK *= belongs_UK[self.customer_C]
         size = shares_KV.shape[1]
         return np.stack([np.bincount(self.value_C, of_C, size) for of_C in tables_CK.T])
 
+    @cached_property
     def _steps(self) -> list[tuple[int, Array]]:
         """0, 1, ... and the cells that count more than that."""
-        most = int(self.count_C.max(initial=0))
-        return [(more, np.flatnonzero(self.count_C > more)) for more in range(most)]
+        count_C = self.cells.columns["count"]
+        most = int(count_C.max(initial=0))
+        return [(more, np.flatnonzero(count_C > more)) for more in range(most)]
 
+    @cached_property
     def _by_customer(self) -> sparse.csr_matrix:
         ones, num_cells = np.ones(len(self.customer_C)), len(self.customer_C)
         cells = (self.customer_C, np.arange(num_cells))
         return sparse.csr_matrix((ones, cells), shape=(len(self.total_U), num_cells))
-
-
-@dataclass(frozen=True, eq=False)
-class Classes:
-    """What each class buys, and how far its customers deviate from it."""
-
-    share_K: Array  # of the customers, sum 1
-    strength_T: Array  # purchases that a class's shares of a trait count as, for one customer
-    factors: tuple[Array, ...]  # of each trait (K, V): times everybody's purchases of the value
-
-    def belongs(self, traits: "Traits", counts: Sequence[Counts], num_customers: int) -> Array:
-        """Chance that each customer belongs to each class, (U, K); rows sum to 1."""
-        log_UK = np.log(self.share_K) + np.zeros((num_customers, 1))
-        for of_trait, shares_KV, strength in zip(
-            counts, traits.shares(self), self.strength_T, strict=True
-        ):
-            log_UK = log_UK + of_trait.log_chance(shares_KV, strength)
-        chance_UK = np.exp(log_UK - log_UK.max(axis=1, keepdims=True))
-        return np.asarray(chance_UK / chance_UK.sum(axis=1, keepdims=True))
 
 
 def size_of(value_N: Array) -> int:
@@ -135,24 +125,9 @@ class Traits:
         sold_N = owners_N + _UNSOLD
         return cls(tuple(values), sold_N / max(sold_N.sum(), 1.0))
 
-    def lifts(self, classes: Classes, *, without: int | None = None) -> Array:
-        """How much more than everybody each class buys of each item, (K, N).
-
-        The factors of one trait may be left out.
-        """
-        lift_KN = np.ones((len(classes.share_K), len(self.usual_N)))
-        for number, (value_N, factor_KV) in enumerate(
-            zip(self.values, classes.factors, strict=True)
-        ):
-            if number != without:
-                factor_KN = factor_KV[:, np.maximum(value_N, 0)]
-                lift_KN *= np.where(value_N != UNKNOWN, factor_KN, 1.0)
-        return np.asarray(lift_KN / (lift_KN * self.usual_N).sum(axis=1, keepdims=True))
-
-    def shares(self, classes: Classes) -> list[Array]:
-        """Share of each value of each trait in what each class buys, (K, V); rows sum to 1."""
-        lift_KN = self.lifts(classes)
-        return [self.sums(lift_KN, number) for number in range(len(self.values))]
+    def counts(self, customer: Array, item: Array, num_customers: int) -> list[Counts]:
+        """What customers bought of each trait, from distinct (customer, item)."""
+        return [Counts.of(customer, item, value_N, num_customers) for value_N in self.values]
 
     def sums(self, lift_KN: Array, number: int) -> Array:
         """Share of each value of one trait where items are bought so much more, (K, V)."""
@@ -168,10 +143,54 @@ class Traits:
         return np.asarray(found_KV / np.where(total_K1 > 0, total_K1, 1.0))
 
 
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """What each class buys, and how far its customers deviate from it."""
+
+    traits: Traits
+    share_K: Array  # of the customers, sum 1
+    strength_T: Array  # purchases that a class's shares of a trait count as, for one customer
+    factors: tuple[Array, ...]  # of each trait (K, V): times everybody's purchases of the value
+
+    @cached_property
+    def lift_KN(self) -> Array:
+        """How much more than everybody each class buys of each item."""
+        return self.lifts(without=None)
+
+    @cached_property
+    def shares(self) -> list[Array]:
+        """Share of each value of each trait in what each class buys, (K, V); rows sum to 1."""
+        return [self.traits.sums(self.lift_KN, number) for number in range(len(self.factors))]
+
+    @cached_property
+    def usual(self) -> list[Array]:
+        """Share of each value of each trait in what everybody buys, (V,)."""
+        return [of_all_1V[0] for of_all_1V in none(self.traits).shares]
+
+    def lifts(self, without: int | None) -> Array:
+        """`lift_KN` without the factors of one trait."""
+        lift_KN = np.ones((len(self.share_K), len(self.traits.usual_N)))
+        of_traits = zip(self.traits.values, self.factors, strict=True)
+        for number, (value_N, factor_KV) in enumerate(of_traits):
+            if number != without:
+                factor_KN = factor_KV[:, np.maximum(value_N, 0)]
+                lift_KN *= np.where(value_N != UNKNOWN, factor_KN, 1.0)
+        return np.asarray(lift_KN / (lift_KN * self.traits.usual_N).sum(axis=1, keepdims=True))
+
+    def belongs(self, counts: Sequence[Counts], num_customers: int) -> Array:
+        """Chance that each customer belongs to each class, (U, K); rows sum to 1."""
+        log_UK = np.log(self.share_K) + np.zeros((num_customers, 1))
+        of_traits = zip(counts, self.shares, self.strength_T, strict=True)
+        for of_trait, shares_KV, strength in of_traits:
+            log_UK = log_UK + of_trait.log_chance(shares_KV, strength)
+        chance_UK = np.exp(log_UK - log_UK.max(axis=1, keepdims=True))
+        return np.asarray(chance_UK / chance_UK.sum(axis=1, keepdims=True))
+
+
 def none(traits: Traits) -> Classes:
     """A single class, which buys as everybody does."""
     factors = tuple(np.ones((1, size_of(value_N))) for value_N in traits.values)
-    return Classes(np.ones(1), np.full(len(factors), STRENGTH_ALONE), factors)
+    return Classes(traits, np.ones(1), np.full(len(factors), STRENGTH_ALONE), factors)
 
 
 def fit(traits: Traits, customer: Array, item: Array, num_customers: int) -> Classes:
@@ -183,18 +202,18 @@ def fit(traits: Traits, customer: Array, item: Array, num_customers: int) -> Cla
         item: int64, positions of what they bought; no pair twice.
         num_customers: U.
     """
-    counts = [Counts.of(customer, item, value_N, num_customers) for value_N in traits.values]
+    counts = traits.counts(customer, item, num_customers)
     if len(counts) < 2 or not num_customers:
         return none(traits)
     found = _first_guess(traits, counts)
     distance_T = np.full(len(counts), _FIRST_DISTANCE)
     for number in range(1, _ROUNDS + 1):
-        belongs_UK = found.belongs(traits, counts, num_customers)
+        belongs_UK = found.belongs(counts, num_customers)
         share_K = (belongs_UK.sum(axis=0) + 1.0) / (num_customers + len(found.share_K))
-        found = Classes(share_K, found.strength_T, found.factors)
+        found = replace(found, share_K=share_K)
         learns = number >= _FIRST_LEARN and number % _LEARN_EVERY == 0
         for trait in range(len(counts)):
-            found = _refitted(traits, counts, found, belongs_UK, distance_T, trait, learns=learns)
+            found = _refitted(found, counts, belongs_UK, distance_T, trait, learns=learns)
     return found
 
 
@@ -204,22 +223,21 @@ def _first_guess(traits: Traits, counts: Sequence[Counts]) -> Classes:
     many = np.flatnonzero(total_U >= np.quantile(total_U, _MANY))
     size = min(NUM_CLASSES, len(many))
     chosen_K = np.random.default_rng(_DRAW_SEED).permutation(many)[:size]
-    alike = none(traits)
     factors = []
-    for usual_1V, of_trait in zip(traits.shares(alike), counts, strict=True):
+    for usual_1V, of_trait in zip(none(traits).shares, counts, strict=True):
         own_KV = np.zeros((size, usual_1V.shape[1]))
         for place, customer in enumerate(chosen_K):
             mine = of_trait.customer_C == customer
-            own_KV[place, of_trait.value_C[mine]] = of_trait.count_C[mine]
+            own_KV[place, of_trait.value_C[mine]] = of_trait.cells.columns["count"][mine]
         smoothed_KV = own_KV + _FIRST_PRIOR * usual_1V
         factors.append(_over(smoothed_KV, usual_1V))
-    return Classes(np.full(size, 1 / size), np.full(len(counts), _FIRST_STRENGTH), tuple(factors))
+    strength_T = np.full(len(counts), _FIRST_STRENGTH)
+    return Classes(traits, np.full(size, 1 / size), strength_T, tuple(factors))
 
 
 def _refitted(
-    traits: Traits,
-    counts: Sequence[Counts],
     classes: Classes,
+    counts: Sequence[Counts],
     belongs_UK: Array,
     distance_T: Array,
     trait: int,
@@ -227,10 +245,10 @@ def _refitted(
     learns: bool,
 ) -> Classes:
     """The factors of one trait, and where `learns` its strength and distance, fitted anew."""
-    shares_KV = traits.sums(traits.lifts(classes), trait)
+    shares_KV = classes.traits.sums(classes.lift_KN, trait)
     strength_T = classes.strength_T.copy()
     tables_KV = counts[trait].tables(shares_KV, strength_T[trait], belongs_UK)
-    promised_KV = traits.sums(traits.lifts(classes, without=trait), trait)
+    promised_KV = classes.traits.sums(classes.lifts(without=trait), trait)
     if learns:
         distance_T[trait] = max(
             _DISTANCES, key=lambda distance: _evidence(tables_KV, distance * promised_KV)
@@ -242,7 +260,7 @@ def _refitted(
             _STRENGTHS,
             key=lambda strength: (belongs_UK * counts[trait].log_chance(shares_KV, strength)).sum(),
         )
-    return Classes(classes.share_K, strength_T, tuple(factors))
+    return replace(classes, strength_T=strength_T, factors=tuple(factors))
 
 
 def _evidence(tables_KV: Array, prior_KV: Array) -> float:

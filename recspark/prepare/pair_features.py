@@ -12,7 +12,7 @@ from recspark.prepare import habits, repeats, tastes
 from recspark.prepare.arrow_rows import Array, Columns
 from recspark.prepare.feature_schema import FeatureSchema, of_amount
 from recspark.prepare.item_trends import OF_TARGET
-from recspark.prepare.latent_classes import Classes, Traits
+from recspark.prepare.latent_classes import Classes
 from recspark.prepare.pair_history import (
     BASKET_DECAYS,
     HALF_LIVES,
@@ -120,7 +120,6 @@ class Block:
     users: Columns  # (S,), of `pair_history.seed_columns` and `habits.habits`
     trend: Columns  # (N,)
     hazards: Array  # (N, I), of `repeats.hazards`
-    traits: Traits  # `features.item_traits`, and the price
     classes: Classes  # of the anchor's customers
     retrieved: Retrieved
     others: dict[str, History]  # further event tables, by name
@@ -160,7 +159,7 @@ def features(block: Block) -> Array:
     found |= {f"user_{name}": user[name] for name in (*USER, *amounts)}
     found |= {f"item_{name}": trend[name] for name in (*OF_TARGET, *amounts)}
     found |= tastes.tastes(
-        block.pairs, block.trend["log_decayed_sales_30"], block.traits, block.classes,
+        block.pairs, block.trend["log_decayed_sales_30"], block.classes,
         item_traits=block.features.item_traits,
         seed=seed, item=item, num_seeds=block.history.num_seeds,
     )  # fmt: skip

@@ -124,10 +124,7 @@ def seed_columns(history: History, horizon: float) -> Columns:
         "basket_spend": np.where(spend > 0, ratio(spend, baskets), np.nan),
         "row_quantity": ratio(units, rows),
         "spend": spend,
-        "log_price": ratio(
-            np.bincount(history.seed[known], log_price[known], size),
-            np.bincount(history.seed[known], minlength=size),
-        ),
+        "log_price": mean(history.seed[known], log_price[known], size),
         "decayed_rows": np.bincount(history.seed, np.exp2(-history.age / horizon), size),
         "season_rows": np.bincount(history.seed[in_season], minlength=size).astype(float),
         **{name: mean(history.seed, values, size) for name, values in history.amounts.items()},
@@ -233,19 +230,16 @@ def _amounts(
         "stock_days": np.where(oldest > newest, last_units * days_per_unit - newest, np.nan),
         "spend": np.bincount(pair, spend, size),
         "last_log_price": last_price,
-        "mean_log_price": ratio(
-            np.bincount(pair[known], log_price[known], size),
-            np.bincount(pair[known], minlength=size),
-        ),
+        "mean_log_price": mean(pair[known], log_price[known], size),
     }
-    for name in SLOW_HALF_LIVES:
-        weight = np.exp2(-age / (HALF_LIVES[name] * horizon))
+    weights = {name: np.exp2(-age / (HALF_LIVES[name] * horizon)) for name in SLOW_HALF_LIVES}
+    for name, weight in weights.items():
         columns[f"decayed_quantity_{name}"] = np.bincount(pair, units * weight, size)
         columns[f"decayed_spend_{name}"] = np.bincount(pair, spend * weight, size)
-    weight = np.exp2(-age / (HALF_LIVES["three"] * horizon))
-    for name, values in history.amounts.items():
-        columns[f"mean_{name}"] = mean(pair, values[order], size)
-        columns[f"decayed_{name}"] = np.bincount(pair, np.nan_to_num(values[order]) * weight, size)
+    for name, amounts in history.amounts.items():
+        mine = amounts[order]
+        columns[f"mean_{name}"] = mean(pair, mine, size)
+        columns[f"decayed_{name}"] = np.bincount(pair, np.nan_to_num(mine) * weights["three"], size)
     return columns
 
 

@@ -16,9 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from recspark.encodings import TASTE
-from recspark.prepare import latent_classes
 from recspark.prepare.arrow_rows import Array, Columns, differs
-from recspark.prepare.latent_classes import UNKNOWN, Classes, Counts, Traits
+from recspark.prepare.latent_classes import UNKNOWN, Classes
 from recspark.prepare.pair_history import Pairs
 
 PRICE_TIERS = 8  # of equally many items each
@@ -39,7 +38,6 @@ def names(item_traits: Sequence[str]) -> tuple[str, ...]:
 def tastes(
     pairs: Pairs,
     log_sales_N: Array,
-    traits: Traits,
     classes: Classes,
     *,
     item_traits: Sequence[str],
@@ -55,28 +53,26 @@ def tastes(
     Args:
         pairs: what the seeds bought.
         log_sales_N: log1p of the items' sales of late.
-        traits: of the items by position: `item_traits` and the price (`with_price`).
-        classes: of the anchor's customers.
+        classes: of the anchor's customers, by `item_traits` and the price (`with_price`).
         item_traits: names of the traits.
         seed: int64 (R,), positions.
         item: int64 (R,), positions.
         num_seeds: S.
     """
-    bought_by, bought = np.divmod(pairs.key, len(traits.usual_N))
-    counts = [Counts.of(bought_by, bought, value_N, num_seeds) for value_N in traits.values]
-    belongs_RK = classes.belongs(traits, counts, num_seeds)[seed]
-    overall_RK = belongs_RK * traits.lifts(classes)[:, item].T
+    traits = classes.traits
+    counts = traits.counts(*np.divmod(pairs.key, len(traits.usual_N)), num_seeds)
+    belongs_RK = classes.belongs(counts, num_seeds)[seed]
+    overall_RK = belongs_RK * classes.lift_KN[:, item].T
     found: Columns = {}
-    usual, of_classes = traits.shares(latent_classes.none(traits)), traits.shares(classes)
     of_traits = names(item_traits)[: len(counts)]
     for number, (name, of_trait) in enumerate(zip(of_traits, counts, strict=True)):
         value = traits.values[number][item]
         known, value = value != UNKNOWN, np.maximum(value, 0)
-        class_RK = of_classes[number][:, value].T
+        class_RK = classes.shares[number][:, value].T
         strength = classes.strength_T[number]
         own = of_trait.at(seed, value)[:, None] / np.where(class_RK > 0, class_RK, 1.0)
         against_class_RK = (own + strength) / (of_trait.total_U[seed][:, None] + strength)
-        usual_R = usual[number][0][value]
+        usual_R = classes.usual[number][value]
         lift_RK = against_class_RK * class_RK / np.where(usual_R > 0, usual_R, 1.0)[:, None]
         found[name] = np.where(known, _log((belongs_RK * lift_RK).sum(axis=1)), np.nan)
         overall_RK *= np.where(known[:, None], against_class_RK, 1.0)
@@ -93,8 +89,8 @@ def with_price(item_traits: Sequence[Array], log_price_N: Array) -> list[Array]:
     enough of them to a value.
     """
     within = [tiers_within(value_N, log_price_N) for value_N in item_traits]
-    told = [_told(value_N, log_price_N, tier_N) for value_N, tier_N in
-            zip(item_traits, within, strict=True)]  # fmt: skip
+    both = zip(item_traits, within, strict=True)
+    told = [_told(value_N, log_price_N, tier_N) for value_N, tier_N in both]
     if max(told, default=0.0) > 0:
         return [*item_traits, within[int(np.argmax(told))]]
     return [*item_traits, price_tiers(log_price_N)]
