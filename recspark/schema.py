@@ -52,6 +52,8 @@ REPEATS = "repeats"  # array<float>  how often bought again, by days since (`pre
 SHARES = "shares"  # array<double>  of the customers in each class, sum 1
 STRENGTHS = "strengths"  # array<double>  of each trait (`prepare.latent_classes`)
 FACTORS = "factors"  # array<array<double>>  by trait: of each class and value, class by class
+VALUES = "values"  # array<array<bigint>>  by column of the customers: those that tell of a class
+LIFTS = "lifts"  # array<array<double>>  by column: of each value and class, value by value
 AT_RISK = "at_risk"  # array<float>  days in which it could have been
 NUM_FEATURES = "num_features"
 
@@ -108,14 +110,16 @@ ITEM_STATES = (
 # Entities drawn at random per anchor, with what they bought: their newest distinct items.
 ENTITY_POOL = (
     f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {ENTITY} bigint, {ITEMS} array<bigint>, "
-    f"{RATES} array<float>, {AGES} array<float>"
+    f"{RATES} array<float>, {AGES} array<float>, {TRAITS} array<int>"
 )
 
 # What classes of customers were found at the anchor (`recspark.prepare.latent_classes`): their
-# shares, and by trait the strength and the factors, one per class and value, class after class.
+# shares, and by trait the strength and the factors, one per class and value, class after class; by
+# column of the customers the values that tell of the class, and their lifts, value after value.
 CUSTOMER_CLASSES = (
     f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {SHARES} array<double>, {STRENGTHS} array<double>, "
-    f"{FACTORS} array<array<double>>"
+    f"{FACTORS} array<array<double>>, {VALUES} array<array<bigint>>, "
+    f"{LIFTS} array<array<double>>"
 )
 
 # `because` is the item of the entity's history that is bought most often with the candidate, -1

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recspark.prepare import (
@@ -11,10 +13,13 @@ from recspark.prepare import (
     customer_classes,
     entity_pool,
     item_states,
+    latent_classes,
 )
 from recspark.prepare.arrow_rows import microseconds
+from recspark.prepare.class_covariates import Covariate
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
+from recspark.prepare.latent_classes import Classes, Traits
 from recspark.prepare.pair_features import pair_names
 from recspark.settings import Candidates
 
@@ -48,6 +53,13 @@ ITEMS = """
     4           |                      | 2024-03-01T00:00:00 | [0]              | [7]
     5           | 2024-03-05T00:00:00  |                     | [2]              | [7]
     """
+USERS = """
+    node:bigint | codes:array<int> | parents:array<bigint>
+    0           | [2]              | []
+    1           | [3]              | []
+    2           | [0]              | []
+    9           | [2]              | []
+    """
 SEEDS = """
     split:string | anchor_time:timestamp | entity:bigint | labels:array<bigint>
     train        | 2024-03-01T00:00:00   | 0             | [1 5]
@@ -69,7 +81,7 @@ def tables(table, folder, events, items=ITEMS):
     states = item_states.build(events, ROLES, table(items), ANCHORS, **known)
     states.write.parquet(str(folder / "states"))
     pool = entity_pool.build(
-        events, ROLES[0], ANCHORS, history_per_entity=100, horizon_days=10.0, seed=7
+        events, ROLES[0], table(USERS), ANCHORS, history_per_entity=100, horizon_days=10.0, seed=7
     )
     pool.write.parquet(str(folder / "pool"))
     found = [parquet(folder / name) for name in ("states", "pool")]
@@ -88,7 +100,7 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
     files = tables(table, folder, events)
     settings = Candidates(per_seed=per_seed)
     known = {"features": FEATURES, "horizon_days": 10, "settings": settings}
-    frame = candidates.build(events, ROLES, seeds, *files, **known)
+    frame = candidates.build(events, ROLES, seeds, table(USERS), *files, **known)
     rows = frame.toArrow().to_pylist()
     return {(r["anchor_time"].day, r["entity"]): r for r in rows}, frame
 
@@ -195,3 +207,24 @@ def test_an_anchor_has_classes_whose_factors_are_of_its_traits_and_of_the_price(
         assert [factor_KV.shape for factor_KV in found.factors] == [
             (len(found.share_K), size) for size in expected
         ]
+
+
+def test_what_columns_tell_of_classes_is_read_as_it_was_found(table, tmp_path):
+    events = {"sales": table(SALES), "wishes": table(WISHES)}
+    states, *_ = tables(table, tmp_path, events)
+    nothing, cities = (
+        Covariate.nothing(2),
+        Covariate(np.array([3, 9]), np.array([[2, 0.5], [1, 1]])),
+    )
+    found = Classes(
+        latent_classes.none(Traits((), np.empty(0))).traits, np.array([0.25, 0.75]), np.ones(1),
+        (np.array([[2.0], [1.0]]),), (nothing, cities),
+    )  # fmt: skip
+    anchor = microseconds(ANCHORS[0])
+    row = pa.Table.from_batches([customer_class_files.stored(anchor, found)])
+    pq.write_table(row, tmp_path / "stored.parquet")
+    read = customer_class_files.load((str(tmp_path / "stored.parquet"),), states, anchor, FEATURES)
+    assert [len(covariate.value_V) for covariate in read.covariates] == [0, 2]
+    assert read.covariates[0].lift_VK.shape == (0, 2)
+    np.testing.assert_array_equal(read.covariates[1].value_V, cities.value_V)
+    np.testing.assert_array_equal(read.covariates[1].lift_VK, cities.lift_VK)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from recspark.prepare import latent_classes
-from recspark.prepare.latent_classes import UNKNOWN, Classes, Counts, Traits
+from recspark.prepare.latent_classes import Classes, Traits
+from recspark.prepare.trait_counts import UNKNOWN, Counts
 
 # Items 0 to 11 are toys, 12 to 23 books, 24 is neither.
 CATEGORY = np.array([0] * 12 + [1] * 12 + [UNKNOWN])
 NUM_ITEMS, NUM_CUSTOMERS = len(CATEGORY), 200
 COLOUR = np.arange(NUM_ITEMS) % 2
+NO_COLUMNS = np.empty((NUM_CUSTOMERS, 0), dtype=np.int64)
 
 
 def shop():
@@ -20,10 +22,10 @@ def shop():
     return customer, (number + customer) % 12 + np.where(is_toy, 0, 12)
 
 
-def found(values, customer, item):
+def found(values, customer, item, columns=NO_COLUMNS):
     owners_N = np.bincount(item, minlength=NUM_ITEMS).astype(float)
     traits = Traits.of(values, owners_N)
-    return latent_classes.fit(traits, customer, item, int(customer.max()) + 1)
+    return latent_classes.fit(traits, customer, item, columns)
 
 
 def test_counts_are_of_distinct_items_by_value_and_leave_out_items_without_one():
@@ -53,7 +55,7 @@ def test_who_buys_alike_is_found_to_be_of_one_class():
     customer, item = shop()
     classes = found([CATEGORY, COLOUR], customer, item)
     counts = classes.traits.counts(customer, item, NUM_CUSTOMERS)
-    belongs_UK = classes.belongs(counts, NUM_CUSTOMERS)
+    belongs_UK = classes.belongs(counts, NO_COLUMNS)
     np.testing.assert_allclose(belongs_UK.sum(axis=1), 1)
     assert classes.share_K.sum() == pytest.approx(1)
     shares_KV, _ = classes.shares
@@ -67,7 +69,7 @@ def test_a_trait_that_follows_from_another_is_not_counted_twice():
     maker = np.where(CATEGORY == UNKNOWN, UNKNOWN, CATEGORY + 10)  # each category has its own
     classes = found([CATEGORY, maker], customer, item)
     counts = classes.traits.counts(customer, item, NUM_CUSTOMERS)
-    belongs_UK = classes.belongs(counts, NUM_CUSTOMERS)
+    belongs_UK = classes.belongs(counts, NO_COLUMNS)
     of_category, of_maker = classes.shares
     np.testing.assert_allclose(of_maker[:, 10:], of_category, atol=1e-12)
     # Three of four that the even ones buy are toys, not nine of ten.
@@ -103,14 +105,14 @@ def test_a_trait_alone_has_no_classes_as_nothing_goes_with_it():
 def test_without_customers_or_traits_everybody_buys_as_all_do(values):
     traits = Traits.of(values, np.zeros(NUM_ITEMS))
     nobody = np.empty(0, dtype=np.int64)
-    classes = latent_classes.fit(traits, nobody, nobody, 0)
+    classes = latent_classes.fit(traits, nobody, nobody, NO_COLUMNS[:0])
     assert classes.share_K.tolist() == [1]
     np.testing.assert_allclose(classes.lift_KN, 1)
     counts = traits.counts(nobody, nobody, 2)
-    assert classes.belongs(counts, 2).tolist() == [[1], [1]]
+    assert classes.belongs(counts, NO_COLUMNS[:2]).tolist() == [[1], [1]]
 
 
 def test_a_shop_without_items_has_classes_too():
     nothing = np.empty(0, dtype=np.int64)
     traits = Traits.of([nothing], np.empty(0))
-    assert latent_classes.fit(traits, nothing, nothing, 0).share_K.tolist() == [1]
+    assert latent_classes.fit(traits, nothing, nothing, NO_COLUMNS[:0]).share_K.tolist() == [1]

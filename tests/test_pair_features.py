@@ -50,7 +50,8 @@ def pool_of(rates, ages=None, first=100):
     days = owned.copy()
     days.data = np.full(owned.nnz, 1.0) if ages is None else np.array(ages, dtype=float)
     entities = first + np.arange(owned.shape[0])
-    return Pool(entities, nearest_users.directions(owned), owned, days)
+    columns = np.empty((len(entities), 0), dtype=np.int64)
+    return Pool(entities, nearest_users.directions(owned), owned, days, columns)
 
 
 def block_of(past, others=None, similar=None, pool=None):
@@ -81,6 +82,7 @@ def block_of(past, others=None, similar=None, pool=None):
         trend,
         HAZARDS,
         latent_classes.none(KINDS),
+        np.empty((past.num_seeds, 0), dtype=np.int64),
         found,
         others or {},
         features,

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from recspark.prepare import latent_classes, tastes
-from recspark.prepare.latent_classes import UNKNOWN, Classes, Traits
+from recspark.prepare.class_covariates import Covariate
+from recspark.prepare.latent_classes import Classes, Traits
 from recspark.prepare.pair_history import Pairs
+from recspark.prepare.trait_counts import UNKNOWN
 
 NUM_ITEMS = 5
 # Items 0 and 1 are toys, 2 and 3 books, 4 is neither. Each counts as bought half a time more than
@@ -18,14 +20,15 @@ LOG_SALES = np.log1p([4.0, 1, 0, 0, 0])
 # Seed 0 bought both toys, seed 1 a book, seed 2 nothing.
 BOUGHT = Pairs(np.array([0, 1, NUM_ITEMS + 2]), {})
 STRENGTH = 6.0
+NO_COLUMNS = np.empty((3, 0), dtype=np.int64)
 ALIKE = Classes(TRAITS, np.ones(1), np.array([STRENGTH, 40.0]), (np.ones((1, 2)), np.ones((1, 1))))
 
 
-def taste_of(seed, classes=ALIKE, bought=BOUGHT, names=("category",)):
+def taste_of(seed, classes=ALIKE, bought=BOUGHT, names=("category",), columns=NO_COLUMNS):
     """The tastes of one seed for every item, by name."""
     return tastes.tastes(
         bought, LOG_SALES, classes,
-        item_traits=names, seed=np.full(NUM_ITEMS, seed), item=np.arange(NUM_ITEMS), num_seeds=3,
+        item_traits=names, seed=np.full(NUM_ITEMS, seed), item=np.arange(NUM_ITEMS), columns_SW=columns,
     )  # fmt: skip
 
 
@@ -59,6 +62,22 @@ def test_a_seed_likes_what_the_class_likes_to_which_it_seems_to_belong():
     like_books = (belongs * (1 + STRENGTH * books) / (STRENGTH + 1)).sum()
     expected = np.log([like_toys / USUAL_TOYS] * 2 + [like_books / USUAL_BOOKS] * 2 + [np.nan])
     np.testing.assert_allclose(found, expected)
+
+
+def test_of_a_seed_without_a_history_its_own_columns_tell():
+    factors = np.array([[1.0, 1.0], [0.5, 3.0]])
+    share_K, lift_VK = np.array([2 / 3, 1 / 3]), np.array([[1.25, 0.5], [0.5, 2.0]])
+    classes = Classes(
+        TRAITS, share_K, np.array([STRENGTH, 40.0]), (factors, np.ones((2, 1))),
+        (Covariate(np.array([4, 7]), lift_VK),),
+    )  # fmt: skip
+    columns = np.array([[UNKNOWN], [5], [7]])
+    toys = np.array([8 / 10, 4 / 10])  # of what each class buys, as above
+    # Seed 2 is of the value 7: 2/3 * 0.5 and 1/3 * 2.
+    nobody = Pairs(np.empty(0, dtype=np.int64), {})
+    for seed, belongs in ((0, share_K), (1, share_K), (2, np.array([1 / 3, 2 / 3]))):
+        found = taste_of(seed, classes, nobody, columns=columns)["taste_of_category"]
+        assert found[0] == pytest.approx(np.log((belongs * toys).sum() / USUAL_TOYS))
 
 
 def test_the_taste_for_an_item_takes_all_traits_together_and_late_sales_go_on_top():

@@ -43,6 +43,7 @@ def write(
         built.events,
         roles,
         seeds,
+        built.nodes[encodings.entity_table],
         workspace.paths("item_states"),
         workspace.paths("entity_pool"),
         workspace.paths("customer_classes"),
@@ -84,6 +85,7 @@ def _write_states(
     pool = entity_pool.build(
         built.events,
         roles[0],
+        built.nodes[encodings.entity_table],
         times,
         history_per_entity=chosen.history_per_entity,
         horizon_days=run.horizon_days,
@@ -97,8 +99,23 @@ def _write_states(
         workspace.paths("entity_pool"),
         features=features,
     )
-    workspace.write("customer_classes", classes, schema.CUSTOMER_CLASSES)
+    _log_classes(workspace.write("customer_classes", classes, schema.CUSTOMER_CLASSES), features)
     return states
+
+
+def _log_classes(classes: DataFrame, features: FeatureSchema) -> None:
+    sizes = F.transform(schema.VALUES, F.size)
+    newest = classes.orderBy(F.col(schema.ANCHOR_TIME).desc())
+    (row,) = newest.select(F.size(schema.SHARES).alias("number"), sizes.alias("sizes")).take(1)
+    if row["number"] > 1:
+        told = [
+            name for name, size in zip(features.entity_traits, row["sizes"], strict=True) if size
+        ]
+        log.info(
+            "chosen: %d classes of customers; columns that tell of the class: %s",
+            row["number"],
+            ", ".join(told) or "none",
+        )
 
 
 def _fit_quantiles(

@@ -45,6 +45,12 @@ def differs(*columns: Array) -> Array:
     return found
 
 
+def matrix(table: pa.Table, name: str) -> Array:
+    """A column of lists of equal length, one row per row."""
+    values = table[name].combine_chunks().flatten().to_numpy()
+    return np.asarray(values.reshape(len(table), len(values) // max(len(table), 1)))
+
+
 def timestamps(microseconds: Array) -> pa.Array:
     """Microseconds since 1970 as Spark's timestamps."""
     return pa.array(microseconds, pa.int64()).cast(pa.timestamp("us", tz="UTC"))

@@ -27,6 +27,7 @@ from recspark.prepare.arrow_rows import (
     column,
     gather,
     lists,
+    matrix,
     packed,
     timestamps,
     unpacked,
@@ -144,6 +145,7 @@ def _block(
         classes=customer_class_files.load(
             plan.class_files, plan.state_files, anchor, plan.features
         ),
+        columns_SW=matrix(seeds, schema.TRAITS).astype(np.int64),
         retrieved=retrieval.retrieve(
             history,
             pairs,

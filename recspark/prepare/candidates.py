@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.prepare import candidate_kernel, interactions
+from recspark.prepare import candidate_kernel, interactions, nodes
 from recspark.prepare.candidate_kernel import SEED_ROW, Plan
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
@@ -24,6 +24,7 @@ def build(
     events: Mapping[str, DataFrame],
     event_roles: Sequence[EventRoles],
     snapshots: DataFrame,
+    entities: DataFrame,
     item_state_files: Sequence[str],
     pool_files: Sequence[str],
     class_files: Sequence[str],
@@ -38,6 +39,7 @@ def build(
         events: stage event tables by name; only rows `<= anchor` count at an anchor.
         event_roles: how to read them, the target table first (`interactions.roles`).
         snapshots: split, anchor_time, entity, labels.
+        entities: the node table of the entities: node, codes, parents.
         item_state_files: Parquet files of the item states of all anchors, paths or URIs that
             workers can open.
         pool_files: the same of the entity pool.
@@ -48,12 +50,14 @@ def build(
 
     `features` packs the columns `pair_features.pair_names` of each item in turn.
     """
-    seeds = snapshots.select(
+    known = snapshots.join(nodes.traits(entities, schema.ENTITY), on=schema.ENTITY, how="inner")
+    seeds = known.select(
         F.lit(SEED_ROW).alias(interactions.KIND),
         F.col(schema.ENTITY),
         F.col(schema.ANCHOR_TIME).alias(schema.TIME),
         F.col(schema.SPLIT),
         F.col(schema.LABELS),
+        F.col(schema.TRAITS),
     )
     rows = interactions.union(events, event_roles).unionByName(seeds, allowMissingColumns=True)
     plan = Plan(

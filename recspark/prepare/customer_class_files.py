@@ -3,7 +3,7 @@
 Runs on Spark workers; needs numpy, scipy and pyarrow only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,10 +13,14 @@ import pyarrow as pa
 from recspark import files, schema
 from recspark.prepare import item_state_files, latent_classes, nearest_users, tastes
 from recspark.prepare.arrow_rows import Array, column, moment, timestamps
+from recspark.prepare.class_covariates import Covariate
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.latent_classes import Classes, Traits
 
+_COLUMNS = (
+    schema.SHARES, schema.STRENGTHS, schema.FACTORS, schema.VALUES, schema.LIFTS,
+)  # fmt: skip
 MOST_CUSTOMERS = 2_000  # that classes are found from: half as many find nearly the same
 
 
@@ -33,24 +37,36 @@ def find(batches: Iterator[pa.RecordBatch], sources: Sources) -> Iterator[pa.Rec
     """Kernel over anchors, one row each: CUSTOMER_CLASSES without run_date."""
     for batch in batches:
         for anchor in column(pa.Table.from_batches([batch]), schema.ANCHOR_TIME):
-            found = _found(sources, int(anchor))
-            yield pa.RecordBatch.from_arrays(
-                [
-                    timestamps(np.array([anchor])),
-                    pa.array([found.share_K]),
-                    pa.array([found.strength_T]),
-                    pa.array([[factor_KV.ravel() for factor_KV in found.factors]]),
-                ],
-                names=[schema.ANCHOR_TIME, schema.SHARES, schema.STRENGTHS, schema.FACTORS],
-            )
+            yield stored(int(anchor), _found(sources, int(anchor)))
+
+
+def stored(anchor: int, found: Classes) -> pa.RecordBatch:
+    """The row of one anchor (microseconds since 1970)."""
+    return pa.RecordBatch.from_arrays(
+        [
+            timestamps(np.array([anchor])),
+            pa.array([found.share_K]),
+            pa.array([found.strength_T]),
+            _nested([factor_KV.ravel() for factor_KV in found.factors], pa.float64()),
+            _nested([of_column.value_V for of_column in found.covariates], pa.int64()),
+            _nested([of_column.lift_VK.ravel() for of_column in found.covariates], pa.float64()),
+        ],
+        names=[schema.ANCHOR_TIME, *_COLUMNS],
+    )
+
+
+def _nested(arrays: Sequence[Array], kind: pa.DataType) -> pa.Array:
+    """One row, a list of lists."""
+    return pa.array([list(arrays)], pa.list_(pa.list_(kind)))
 
 
 def _found(sources: Sources, anchor: int) -> Classes:
-    pool = nearest_users.load(sources.pool_files, sources.state_files, anchor).rates
-    drawn = pool[:: -(-pool.shape[0] // MOST_CUSTOMERS) or 1]
+    pool = nearest_users.load(sources.pool_files, sources.state_files, anchor)
+    every = -(-pool.rates.shape[0] // MOST_CUSTOMERS) or 1
+    drawn, columns = pool.rates[::every], pool.columns[::every]
     owner = np.repeat(np.arange(drawn.shape[0]), np.diff(drawn.indptr))
     traits = _traits(sources.state_files, anchor, sources.features)
-    return latent_classes.fit(traits, owner, drawn.indices, drawn.shape[0])
+    return latent_classes.fit(traits, owner, drawn.indices, columns)
 
 
 def _traits(state_files: tuple[str, ...], anchor: int, features: FeatureSchema) -> Traits:
@@ -70,9 +86,12 @@ def load(
     features: FeatureSchema,
 ) -> Classes:
     """The classes of one anchor (microseconds since 1970); cached, and must not be changed."""
-    wanted = [schema.SHARES, schema.STRENGTHS, schema.FACTORS]
-    (row,) = files.read(class_files, wanted, moment(anchor)).to_pylist()
+    (row,) = files.read(class_files, _COLUMNS, moment(anchor)).to_pylist()
     share_K = np.array(row[schema.SHARES])
     factors = tuple(np.reshape(flat, (len(share_K), -1)) for flat in row[schema.FACTORS])
     traits = _traits(state_files, anchor, features)
-    return Classes(traits, share_K, np.array(row[schema.STRENGTHS]), factors)
+    covariates = tuple(
+        Covariate(np.array(values, dtype=np.int64), np.reshape(flat, (-1, len(share_K))))
+        for values, flat in zip(row[schema.VALUES], row[schema.LIFTS], strict=True)
+    )
+    return Classes(traits, share_K, np.array(row[schema.STRENGTHS]), factors, covariates)

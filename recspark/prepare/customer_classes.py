@@ -14,7 +14,8 @@ from recspark.prepare.feature_schema import FeatureSchema
 
 COLUMNS = (
     f"{schema.ANCHOR_TIME} timestamp, {schema.SHARES} array<double>, "
-    f"{schema.STRENGTHS} array<double>, {schema.FACTORS} array<array<double>>"
+    f"{schema.STRENGTHS} array<double>, {schema.FACTORS} array<array<double>>, "
+    f"{schema.VALUES} array<array<bigint>>, {schema.LIFTS} array<array<double>>"
 )
 
 

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema, windows
-from recspark.prepare import interactions, nearest_users
+from recspark.prepare import interactions, nearest_users, nodes
 from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.nearest_users import DRAW, DRAWS, POOL_SIZE
@@ -22,6 +22,7 @@ COLUMNS = (
 def build(
     events: Mapping[str, DataFrame],
     target: EventRoles,
+    entities: DataFrame,
     anchors: Sequence[datetime],
     *,
     history_per_entity: int,
@@ -36,6 +37,7 @@ def build(
     Args:
         events: stage event tables by name; only rows `<= anchor` count at an anchor.
         target: how to read the target table.
+        entities: the node table of the entities: node, codes, parents.
         anchors: distinct; without a zone they are UTC.
         history_per_entity: newest distinct items kept of each entity.
         horizon_days: length of the label window, days.
@@ -53,6 +55,7 @@ def build(
         horizon_days=horizon_days,
     )
     pool = drawn.select(columns).repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)
+    pool = pool.join(nodes.traits(entities, schema.ENTITY), on=schema.ENTITY, how="inner")
     # Files of few anchors: readers of an anchor skip the others.
     return pool.repartition(len(anchors), schema.ANCHOR_TIME)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from recspark.encodings import Encodings
+from recspark.encodings import Encodings, TableEncoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,22 +13,28 @@ class FeatureSchema:
 
     other_tables: tuple[str, ...] = ()  # event tables beside the target's: kinds 1, 2, ...
     item_traits: tuple[str, ...] = ()  # category columns of the items, then their foreign keys
+    entity_traits: tuple[str, ...] = ()  # the same of the entities
     amounts: tuple[str, ...] = ()  # numeric columns of the target but price and quantity
 
     @classmethod
     def of(cls, encodings: Encodings, other_tables: Sequence[str]) -> Self:
         """Of fitted tables; `other_tables` are those of `interactions.roles` after the first."""
-        items = encodings.nodes[encodings.item_table]
-        categories = (category.column for category in items.categories)
         return cls(
             other_tables=tuple(other_tables),
-            item_traits=(*categories, *(column for column, _ in items.foreign_keys)),
+            item_traits=_traits(encodings.nodes[encodings.item_table]),
+            entity_traits=_traits(encodings.nodes[encodings.entity_table]),
             amounts=amounts(encodings),
         )
 
     def stored_amounts(self) -> dict[str, str]:
         """Name of each further amount among features to its column in `interactions.union`."""
         return {of_amount(column): stored(place) for place, column in enumerate(self.amounts)}
+
+
+def _traits(table: TableEncoding) -> tuple[str, ...]:
+    """The columns of `schema.TRAITS`."""
+    categories = (category.column for category in table.categories)
+    return (*categories, *(column for column, _ in table.foreign_keys))
 
 
 def amounts(encodings: Encodings) -> tuple[str, ...]:

@@ -4,12 +4,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
-import pyarrow as pa
 from scipy import sparse
 
 from recspark import files, schema
 from recspark.prepare import repeats
-from recspark.prepare.arrow_rows import Array, column, moment
+from recspark.prepare.arrow_rows import Array, column, matrix, moment
 
 _COLUMNS = [
     schema.ITEM,
@@ -58,10 +57,10 @@ def load(paths: tuple[str, ...], anchor: int) -> ItemStates:
     num_items = len(nodes)
     states = ItemStates(
         nodes=nodes,
-        trend=_matrix(table, schema.TREND),
-        traits=_matrix(table, schema.TRAITS).astype(np.int64),
-        repeats=_matrix(table, schema.REPEATS),
-        at_risk=_matrix(table, schema.AT_RISK),
+        trend=matrix(table, schema.TREND),
+        traits=matrix(table, schema.TRAITS).astype(np.int64),
+        repeats=matrix(table, schema.REPEATS),
+        at_risk=matrix(table, schema.AT_RISK),
         similar=sparse.csr_matrix((num_items, num_items), dtype=np.float32),
     )
     similar = table[schema.SIMILAR_ITEMS].combine_chunks()
@@ -70,12 +69,6 @@ def load(paths: tuple[str, ...], anchor: int) -> ItemStates:
     place = states.position(similar.flatten().to_numpy())
     known = place >= 0
     cells = (values[known].astype(np.float32), (owner[known], place[known]))
-    matrix = sparse.csr_matrix(cells, shape=(num_items, num_items))
-    matrix.sort_indices()
-    return replace(states, similar=matrix)
-
-
-def _matrix(table: pa.Table, name: str) -> Array:
-    """A column of lists of equal length, one row per item."""
-    values = table[name].combine_chunks().flatten().to_numpy()
-    return np.asarray(values.reshape(len(table), len(values) // max(len(table), 1)))
+    by_item = sparse.csr_matrix(cells, shape=(num_items, num_items))
+    by_item.sort_indices()
+    return replace(states, similar=by_item)

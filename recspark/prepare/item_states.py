@@ -9,12 +9,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.encodings import NUM_SPECIAL_CODES
-from recspark.prepare import interactions, item_trends, similarity
+from recspark.prepare import interactions, item_trends, nodes, similarity
 from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
-from recspark.prepare.latent_classes import UNKNOWN
 from recspark.settings import Candidates
 
 ITEMS_PER_FILE = 100_000  # of one anchor: readers of an anchor skip the files of others
@@ -54,7 +52,7 @@ def build(
     num_items = (items.agg(F.max(schema.NODE)).collect()[0][0] or 0) + 1
     similar = _similar(target, num_items, moments, settings)
     joined = trends.join(similar, on=[schema.ANCHOR_TIME, schema.ITEM], how="left")
-    joined = joined.join(_traits(items), on=schema.ITEM, how="inner")
+    joined = joined.join(nodes.traits(items, schema.ITEM), on=schema.ITEM, how="inner")
     num_files = len(moments) * math.ceil(num_items / ITEMS_PER_FILE)
     block = F.floor(F.col(schema.ITEM) / ITEMS_PER_FILE)
     return joined.repartition(num_files, schema.ANCHOR_TIME, block).select(
@@ -69,15 +67,6 @@ def build(
         ),
         F.coalesce(schema.SIMILARITIES, F.array().cast("array<float>")).alias(schema.SIMILARITIES),
     )
-
-
-def _traits(items: DataFrame) -> DataFrame:
-    """(item, traits): a category's place among the values, and the node of what is pointed to."""
-    categories = F.transform(
-        schema.CODES, lambda code: F.greatest(code - NUM_SPECIAL_CODES, F.lit(UNKNOWN))
-    )
-    both = F.concat(categories, F.col(schema.PARENTS).cast("array<int>"))
-    return items.select(F.col(schema.NODE).alias(schema.ITEM), both.alias(schema.TRAITS))
 
 
 def _trends(

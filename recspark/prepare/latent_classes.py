@@ -7,9 +7,9 @@ fitted by iterative proportional fitting: Deming and Stephan 1940). A person dev
 class: the counts of a trait's values are Dirichlet-multinomial around the class's shares, with a
 strength per trait (Minka 2000, Estimating a Dirichlet distribution). Classes are found by
 expectation maximisation (Dempster, Laird and Rubin 1977); the strengths, and how far a class may
-lie from everybody, are the most likely of a grid (empirical Bayes). numpy and scipy only.
-Axes: N items, U customers, K classes, T traits, V values of a trait, C cells of distinct
-(customer, value).
+lie from everybody, are the most likely of a grid (empirical Bayes). What customers' own columns
+tell of their class is added in the end (`class_covariates`). numpy and scipy only.
+Axes: N items, U customers, K classes, T traits, V values of a trait, W columns of the customers.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from scipy import sparse
 from scipy.special import gammaln
 
+from recspark.prepare import class_covariates
 from recspark.prepare.arrow_rows import Array
-from recspark.prepare.pair_history import Pairs
+from recspark.prepare.class_covariates import Covariate
+from recspark.prepare.trait_counts import UNKNOWN, Counts, size_of
 
-UNKNOWN = -1  # value of a trait that an item does not have
 NUM_CLASSES = 12
 _ROUNDS = 20
 _FIRST_LEARN, _LEARN_EVERY = 10, 5  # rounds until strengths are chosen, and chosen again
@@ -36,80 +36,6 @@ _FIRST_PRIOR = 5.0  # purchases that everybody's shares count as where a class s
 _MANY = 0.7  # quantile of purchases above which a customer may be the start of a class
 _DRAW_SEED = 7
 _UNSOLD = 0.5  # purchases that every item counts as having, beside its own
-
-
-@dataclass(frozen=True, eq=False)
-class Counts:
-    """How many distinct items of each value of one trait each customer bought."""
-
-    cells: Pairs  # (customer, value) pairs that were bought, with `count`
-    num_values: int
-    total_U: Array  # int64
-
-    @classmethod
-    def of(cls, customer: Array, item: Array, value_N: Array, num_customers: int) -> Self:
-        """From distinct (customer, item); items without the trait are left out."""
-        known = value_N[item] != UNKNOWN
-        num_values = size_of(value_N)
-        cells = customer[known] * num_values + value_N[item[known]]
-        cell_C, count_C = np.unique(cells, return_counts=True)
-        total_U = np.bincount(customer[known], minlength=num_customers)
-        return cls(Pairs(cell_C, {"count": count_C}), num_values, total_U)
-
-    @cached_property
-    def customer_C(self) -> Array:
-        """int64, ascending."""
-        return self.cells.key // self.num_values
-
-    @cached_property
-    def value_C(self) -> Array:
-        """int64."""
-        return self.cells.key % self.num_values
-
-    def at(self, customer: Array, value: Array) -> Array:
-        """The counts of these customers and values of the trait, 0 where there are none."""
-        rows = self.cells.find(customer * self.num_values + value)
-        return self.cells.at(rows, "count", 0.0)
-
-    def log_chance(self, shares_KV: Array, strength: float) -> Array:
-        """Logarithm of the chance of each customer's counts given each class, (U, K)."""
-        prior_CK = strength * shares_KV[:, self.value_C].T
-        log_CK = np.zeros(prior_CK.shape)
-        for more, at_C in self._steps:
-            log_CK[at_C] += np.log(prior_CK[at_C] + more)
-        of_total_U = gammaln(strength) - gammaln(self.total_U + strength)
-        return np.asarray(self._by_customer @ log_CK + of_total_U[:, None])
-
-    def tables(self, shares_KV: Array, strength: float, belongs_UK: Array) -> Array:
-        """How many of the counts speak of each class's shares, not of persons, (K, V).
-
-        The expected number of tables of a Chinese restaurant: its maximum is Minka's fixed point.
-        """
-        prior_CK = strength * shares_KV[:, self.value_C].T
-        tables_CK = np.zeros(prior_CK.shape)
-        for more, at_C in self._steps:
-            tables_CK[at_C] += prior_CK[at_C] / (prior_CK[at_C] + more)
-        tables_CK *= belongs_UK[self.customer_C]
-        size = shares_KV.shape[1]
-        return np.stack([np.bincount(self.value_C, of_C, size) for of_C in tables_CK.T])
-
-    @cached_property
-    def _steps(self) -> list[tuple[int, Array]]:
-        """0, 1, ... and the cells that count more than that."""
-        count_C = self.cells.columns["count"]
-        most = int(count_C.max(initial=0))
-        return [(more, np.flatnonzero(count_C > more)) for more in range(most)]
-
-    @cached_property
-    def _by_customer(self) -> sparse.csr_matrix:
-        ones, num_cells = np.ones(len(self.customer_C)), len(self.customer_C)
-        cells = (self.customer_C, np.arange(num_cells))
-        return sparse.csr_matrix((ones, cells), shape=(len(self.total_U), num_cells))
-
-
-def size_of(value_N: Array) -> int:
-    """One more than the largest value, at least one."""
-    return max(int(value_N.max(initial=UNKNOWN)) + 1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +77,7 @@ class Classes:
     share_K: Array  # of the customers, sum 1
     strength_T: Array  # purchases that a class's shares of a trait count as, for one customer
     factors: tuple[Array, ...]  # of each trait (K, V): times everybody's purchases of the value
+    covariates: tuple[Covariate, ...] = ()  # of each column of the customers, or none at all
 
     @cached_property
     def lift_KN(self) -> Array:
@@ -177,14 +104,29 @@ class Classes:
                 lift_KN *= np.where(value_N != UNKNOWN, factor_KN, 1.0)
         return np.asarray(lift_KN / (lift_KN * self.traits.usual_N).sum(axis=1, keepdims=True))
 
-    def belongs(self, counts: Sequence[Counts], num_customers: int) -> Array:
-        """Chance that each customer belongs to each class, (U, K); rows sum to 1."""
-        log_UK = np.log(self.share_K) + np.zeros((num_customers, 1))
+    def belongs(self, counts: Sequence[Counts], columns_UW: Array) -> Array:
+        """Chance that each customer belongs to each class, (U, K); rows sum to 1.
+
+        `columns_UW` are the customers' own, int64, `UNKNOWN` where they have no value.
+        """
+        prior_UK = class_covariates.log_prior(self.share_K, self.covariates, columns_UW)
+        log_UK = prior_UK + self._log_chance(counts, len(columns_UW))
+        chance_UK = np.exp(log_UK - log_UK.max(axis=1, keepdims=True))
+        return np.asarray(chance_UK / chance_UK.sum(axis=1, keepdims=True))
+
+    def with_covariates(self, counts: Sequence[Counts], columns_UW: Array) -> Self:
+        """These classes, and what the columns of the customers tell of them."""
+        log_chance_UK = self._log_chance(counts, len(columns_UW))
+        found = class_covariates.fit(log_chance_UK, self.share_K, columns_UW)
+        return replace(self, covariates=found)
+
+    def _log_chance(self, counts: Sequence[Counts], num_customers: int) -> Array:
+        """Logarithm of the chance of each customer's purchases given each class, (U, K)."""
+        log_UK = np.zeros((num_customers, len(self.share_K)))
         of_traits = zip(counts, self.shares, self.strength_T, strict=True)
         for of_trait, shares_KV, strength in of_traits:
             log_UK = log_UK + of_trait.log_chance(shares_KV, strength)
-        chance_UK = np.exp(log_UK - log_UK.max(axis=1, keepdims=True))
-        return np.asarray(chance_UK / chance_UK.sum(axis=1, keepdims=True))
+        return log_UK
 
 
 def none(traits: Traits) -> Classes:
@@ -193,28 +135,29 @@ def none(traits: Traits) -> Classes:
     return Classes(traits, np.ones(1), np.full(len(factors), STRENGTH_ALONE), factors)
 
 
-def fit(traits: Traits, customer: Array, item: Array, num_customers: int) -> Classes:
+def fit(traits: Traits, customer: Array, item: Array, columns_UW: Array) -> Classes:
     """Find the classes of these customers; a single trait has none, as nothing goes with it.
 
     Args:
         traits: of the items.
         customer: int64, positions of customers who bought something.
         item: int64, positions of what they bought; no pair twice.
-        num_customers: U.
+        columns_UW: int64, the customers' own values, `UNKNOWN` where they have none.
     """
+    num_customers = len(columns_UW)
     counts = traits.counts(customer, item, num_customers)
     if len(counts) < 2 or not num_customers:
         return none(traits)
     found = _first_guess(traits, counts)
     distance_T = np.full(len(counts), _FIRST_DISTANCE)
     for number in range(1, _ROUNDS + 1):
-        belongs_UK = found.belongs(counts, num_customers)
+        belongs_UK = found.belongs(counts, columns_UW)
         share_K = (belongs_UK.sum(axis=0) + 1.0) / (num_customers + len(found.share_K))
         found = replace(found, share_K=share_K)
         learns = number >= _FIRST_LEARN and number % _LEARN_EVERY == 0
         for trait in range(len(counts)):
             found = _refitted(found, counts, belongs_UK, distance_T, trait, learns=learns)
-    return found
+    return found.with_covariates(counts, columns_UW)
 
 
 def _first_guess(traits: Traits, counts: Sequence[Counts]) -> Classes:

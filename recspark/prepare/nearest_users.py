@@ -17,7 +17,16 @@ from scipy import sparse
 
 from recspark import files, schema, windows
 from recspark.prepare import item_state_files
-from recspark.prepare.arrow_rows import DAY, Array, column, gather, lists, moment, timestamps
+from recspark.prepare.arrow_rows import (
+    DAY,
+    Array,
+    column,
+    gather,
+    lists,
+    matrix,
+    moment,
+    timestamps,
+)
 from recspark.prepare.pair_history import History, decayed_by_basket, ratio
 from recspark.prepare.ranking import top_per_row
 from recspark.prepare.similarity import newest_items, oldest_first, product
@@ -37,6 +46,7 @@ class Pool:
     directions: sparse.csr_matrix  # float32 (P, N), rows of length 1
     rates: sparse.csr_matrix  # float32 (P, N), decayed purchases per basket
     ages: sparse.csr_matrix  # float32 (P, N), days since the newest purchase, same cells
+    columns: Array  # int64 (P, W), the entities' own, as `FeatureSchema.entity_traits`; -1: none
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +106,9 @@ def _rates(rows: Array, items: Array, ages: Array, horizon_days: float) -> Array
 def load(pool_files: tuple[str, ...], state_files: tuple[str, ...], anchor: int) -> Pool:
     """The pool of one anchor; the result is cached, and must not be changed."""
     states = item_state_files.load(state_files, anchor)
-    wanted: Sequence[str] = (schema.ENTITY, schema.ITEMS, schema.RATES, schema.AGES)
+    wanted: Sequence[str] = (
+        schema.ENTITY, schema.ITEMS, schema.RATES, schema.AGES, schema.TRAITS,
+    )  # fmt: skip
     table = files.read(pool_files, wanted, moment(anchor)).sort_by(schema.ENTITY)
     entities = column(table, schema.ENTITY).astype(np.int64)
     items = table[schema.ITEMS].combine_chunks()
@@ -106,12 +118,13 @@ def load(pool_files: tuple[str, ...], state_files: tuple[str, ...], anchor: int)
     cells = (owner[here], place[here])
     shape = (len(entities), len(states.nodes))
 
-    def matrix(name: str) -> sparse.csr_matrix:
+    def by_item(name: str) -> sparse.csr_matrix:
         values = table[name].combine_chunks().flatten().to_numpy()[here]
         return sparse.csr_matrix((values.astype(np.float32), cells), shape=shape)
 
-    rates = matrix(schema.RATES)
-    return Pool(entities, directions(rates), rates, matrix(schema.AGES))
+    rates = by_item(schema.RATES)
+    columns = matrix(table, schema.TRAITS).astype(np.int64)
+    return Pool(entities, directions(rates), rates, by_item(schema.AGES), columns)
 
 
 def directions(vectors: sparse.csr_matrix) -> sparse.csr_matrix:

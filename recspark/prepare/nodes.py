@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.encodings import TableEncoding
+from recspark.encodings import NUM_SPECIAL_CODES, TableEncoding
 from recspark.prepare import columns
 from recspark.settings import Table
 from recspark.windows import is_visible
@@ -97,6 +97,16 @@ def encode(
         columns.times(encoding.times).alias(schema.TIMES),
         columns.buckets(encoding.texts, text_buckets).alias(schema.BUCKETS),
     )
+
+
+def traits(encoded: DataFrame, name: str) -> DataFrame:
+    """(node as `name`, traits): per category its place among the values, per key the node; or -1.
+
+    A value that training did not see has no place.
+    """
+    places = F.transform(schema.CODES, lambda code: F.greatest(code - NUM_SPECIAL_CODES, F.lit(-1)))
+    both = F.concat(places, F.col(schema.PARENTS).cast("array<int>"))
+    return encoded.select(F.col(schema.NODE).alias(name), both.alias(schema.TRAITS))
 
 
 def with_nodes(

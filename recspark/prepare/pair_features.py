@@ -121,6 +121,7 @@ class Block:
     trend: Columns  # (N,)
     hazards: Array  # (N, I), of `repeats.hazards`
     classes: Classes  # of the anchor's customers
+    columns_SW: Array  # int64, the seeds' own, as `FeatureSchema.entity_traits`; -1: none
     retrieved: Retrieved
     others: dict[str, History]  # further event tables, by name
     features: FeatureSchema
@@ -161,7 +162,7 @@ def features(block: Block) -> Array:
     found |= tastes.tastes(
         block.pairs, block.trend["log_decayed_sales_30"], block.classes,
         item_traits=block.features.item_traits,
-        seed=seed, item=item, num_seeds=block.history.num_seeds,
+        seed=seed, item=item, columns_SW=block.columns_SW,
     )  # fmt: skip
     for name, other in block.others.items():
         found |= _of_other(name, other, keys, seed, block.horizon_days)

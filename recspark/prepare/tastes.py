@@ -5,7 +5,7 @@ price. A seed's taste for a value of a trait is the logarithm of how large a sha
 purchases has the value, over the share among everybody's. It comes from the class of customers that
 the seed seems to belong to (`prepare.latent_classes`) and from its own purchases: the posterior
 mean under a Dirichlet prior, as if it had bought so many more items, like its class (Gelman et al.
-2013, Bayesian Data Analysis, section 3.4). A seed without a history may be of any class.
+2013, Bayesian Data Analysis, section 3.4). Of a seed without a history only its own columns tell.
 
 numpy and scipy only; NaN where the item has no such trait.
 Axes: N items, S seeds, R pairs of a seed and a candidate, K classes.
@@ -17,8 +17,9 @@ import numpy as np
 
 from recspark.encodings import TASTE
 from recspark.prepare.arrow_rows import Array, Columns, differs
-from recspark.prepare.latent_classes import UNKNOWN, Classes
+from recspark.prepare.latent_classes import Classes
 from recspark.prepare.pair_history import Pairs
+from recspark.prepare.trait_counts import UNKNOWN
 
 PRICE_TIERS = 8  # of equally many items each
 TIERS_WITHIN = 3  # of the items of one value, likewise
@@ -43,7 +44,7 @@ def tastes(
     item_traits: Sequence[str],
     seed: Array,
     item: Array,
-    num_seeds: int,
+    columns_SW: Array,
 ) -> Columns:
     """`names` for every pair of `seed` and `item`, float64 (R,).
 
@@ -57,11 +58,11 @@ def tastes(
         item_traits: names of the traits.
         seed: int64 (R,), positions.
         item: int64 (R,), positions.
-        num_seeds: S.
+        columns_SW: int64, the seeds' own categories and what they point to, `UNKNOWN` for none.
     """
     traits = classes.traits
-    counts = traits.counts(*np.divmod(pairs.key, len(traits.usual_N)), num_seeds)
-    belongs_RK = classes.belongs(counts, num_seeds)[seed]
+    counts = traits.counts(*np.divmod(pairs.key, len(traits.usual_N)), len(columns_SW))
+    belongs_RK = classes.belongs(counts, columns_SW)[seed]
     overall_RK = belongs_RK * classes.lift_KN[:, item].T
     found: Columns = {}
     of_traits = names(item_traits)[: len(counts)]
