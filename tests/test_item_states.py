@@ -89,6 +89,7 @@ def test_only_items_on_sale_at_the_anchor_have_a_state(built):
         ("log_decayed_sales_horizon", np.log1p(2**-2 + 2**-1 + 2**-0.5)),
         ("owner_conversion", 1 / 2),  # user 1 could in two periods, and did in one
         ("log_first_buyers_horizon", np.log(2)), ("first_buyer_share", 1),
+        ("log_decayed_first_buyers_30", np.log1p(2 ** (-20 / 30) + 2 ** (-5 / 30))),
         ("log_price", np.log(2 * 2 * 8) / 3), ("log_revenue_7", np.log1p(8)),
         ("log_revenue_30", np.log1p(16)), ("returns_log_count_90", np.log(2)),
         ("returns_per_sale", 1 / 3), ("amount_discount", 0.3),

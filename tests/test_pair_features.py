@@ -54,6 +54,12 @@ def pool_of(rates, ages=None, first=100):
     return Pool(entities, nearest_users.directions(owned), owned, days, columns)
 
 
+def test_the_share_of_owners_is_that_of_the_pool():
+    pool = pool_of([[0.5, 0, 1, 0], [0.25, 0, 0, 0], [0, 0, 3, 0], [1, 0, 0, 0]])
+    assert pool.owner_share_N.tolist() == [0.75, 0, 0.5, 0]
+    assert pool_of(np.zeros((0, NUM_ITEMS))).owner_share_N.tolist() == [0] * NUM_ITEMS
+
+
 def block_of(past, others=None, similar=None, pool=None):
     features = replace(SCHEMA, other_tables=tuple(others or ()))
     names = trend_names(features)
@@ -82,6 +88,7 @@ def block_of(past, others=None, similar=None, pool=None):
         trend,
         HAZARDS,
         latent_classes.none(KINDS),
+        np.zeros(NUM_ITEMS),
         np.empty((past.num_seeds, 0), dtype=np.int64),
         found,
         others or {},

@@ -16,7 +16,7 @@ CATEGORY = np.array([0, 0, 1, 1, UNKNOWN])
 NO_PRICE = np.full(NUM_ITEMS, UNKNOWN)
 TRAITS = Traits.of([CATEGORY, NO_PRICE], np.array([5.5, 1.5, 0.5, 0.5, 0.5]))
 USUAL_TOYS, USUAL_BOOKS = 8 / 10, 2 / 10
-LOG_SALES = np.log1p([4.0, 1, 0, 0, 0])
+LOG_DEMAND = np.log([4.5, 1.5, 0.5, 0.5, 0.5])
 # Seed 0 bought both toys, seed 1 a book, seed 2 nothing.
 BOUGHT = Pairs(np.array([0, 1, NUM_ITEMS + 2]), {})
 STRENGTH = 6.0
@@ -27,7 +27,7 @@ ALIKE = Classes(TRAITS, np.ones(1), np.array([STRENGTH, 40.0]), (np.ones((1, 2))
 def taste_of(seed, classes=ALIKE, bought=BOUGHT, names=("category",), columns=NO_COLUMNS):
     """The tastes of one seed for every item, by name."""
     return tastes.tastes(
-        bought, LOG_SALES, classes,
+        bought, LOG_DEMAND, classes,
         item_traits=names, seed=np.full(NUM_ITEMS, seed), item=np.arange(NUM_ITEMS), columns_SW=columns,
     )  # fmt: skip
 
@@ -80,15 +80,21 @@ def test_of_a_seed_without_a_history_its_own_columns_tell():
         assert found[0] == pytest.approx(np.log((belongs * toys).sum() / USUAL_TOYS))
 
 
-def test_the_taste_for_an_item_takes_all_traits_together_and_late_sales_go_on_top():
+def test_the_taste_for_an_item_takes_all_traits_together_and_demand_goes_on_top():
     maker = np.array([0, 1, 0, 1, 0])
     traits = Traits.of([CATEGORY, maker, NO_PRICE], np.full(NUM_ITEMS, 2.0))
     classes = latent_classes.none(traits)
     found = taste_of(0, classes, names=("category", "maker"))
     both = np.nan_to_num(found["taste_of_category"]) + found["taste_of_maker"]
     np.testing.assert_allclose(found["taste_overall"], both)  # with one class, nothing mixes
-    sold = np.log([4.5, 1.5, 0.5, 0.5, 0.5])
-    np.testing.assert_allclose(found["taste"], sold + both)
+    np.testing.assert_allclose(found["taste"], LOG_DEMAND + both)
+
+
+def test_demand_is_first_buyers_per_customer_who_has_yet_to_buy():
+    # Five found the first item, half of whose customers have it; two the second, which is rare.
+    first_buyers, owners = np.log1p(np.array([5.0, 2.0, 0.0, 1.0])), np.array([0.5, 0.0, 0.0, 1.0])
+    expected = np.log([5.5 / 0.5, 2.5, 0.5, 1.5 / 0.05])  # an item that all own has some left
+    np.testing.assert_allclose(tastes.log_demand(first_buyers, owners), expected)
 
 
 def test_purchases_of_a_seed_beside_others_do_not_mix():

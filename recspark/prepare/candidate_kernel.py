@@ -19,6 +19,7 @@ from recspark.prepare import (
     pair_features,
     pair_history,
     retrieval,
+    tastes,
 )
 from recspark.prepare.arrow_rows import (
     DAY,
@@ -136,6 +137,7 @@ def _block(
     trend = {name: states.trend[:, place] for place, name in enumerate(names)}
     history = by_kind[0]
     pairs = pair_history.pairs(history, plan.horizon_days)
+    pool = nearest_users.load(plan.pool_files, plan.state_files, anchor)
     return pair_features.Block(
         history=history,
         pairs=pairs,
@@ -145,6 +147,7 @@ def _block(
         classes=customer_class_files.load(
             plan.class_files, plan.state_files, anchor, plan.features
         ),
+        log_demand_N=tastes.log_demand(trend["log_decayed_first_buyers_30"], pool.owner_share_N),
         columns_SW=matrix(seeds, schema.TRAITS).astype(np.int64),
         retrieved=retrieval.retrieve(
             history,
@@ -152,7 +155,7 @@ def _block(
             states,
             trend,
             column(seeds, schema.ENTITY),
-            nearest_users.load(plan.pool_files, plan.state_files, anchor),
+            pool,
             horizon_days=plan.horizon_days,
             per_seed=plan.per_seed,
             history_per_entity=plan.history_per_entity,

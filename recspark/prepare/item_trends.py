@@ -56,6 +56,7 @@ OF_TARGET = (
     "repeat_gap_days",
     "owner_conversion",
     "log_first_buyers_horizon",
+    "log_decayed_first_buyers_30",
     "first_buyer_share",
     "log_price",
     "log_price_now",
@@ -212,6 +213,9 @@ def _buyers(sales: Columns, num_items: int, horizon: float) -> Columns:
         "log_owners": np.log1p(owners),
         "owner_conversion": ratio(did, could),
         "log_first_buyers_horizon": np.log1p(newcomers),
+        "log_decayed_first_buyers_30": np.log1p(
+            np.bincount(owned, np.exp2(-oldest / 30), num_items)
+        ),
         "first_buyer_share": ratio(newcomers, active),
     }
     for w in WINDOWS:

@@ -9,7 +9,7 @@ only.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,11 @@ class Pool:
     rates: sparse.csr_matrix  # float32 (P, N), decayed purchases per basket
     ages: sparse.csr_matrix  # float32 (P, N), days since the newest purchase, same cells
     columns: Array  # int64 (P, W), the entities' own, as `FeatureSchema.entity_traits`; -1: none
+
+    @cached_property
+    def owner_share_N(self) -> Array:
+        """Share of the entities that own each item, 0 where there are no entities."""
+        return np.asarray(self.rates.getnnz(axis=0) / max(len(self.entities), 1))
 
 
 @dataclass(frozen=True, eq=False)

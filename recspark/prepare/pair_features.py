@@ -121,6 +121,7 @@ class Block:
     trend: Columns  # (N,)
     hazards: Array  # (N, I), of `repeats.hazards`
     classes: Classes  # of the anchor's customers
+    log_demand_N: Array  # `tastes.log_demand`
     columns_SW: Array  # int64, the seeds' own, as `FeatureSchema.entity_traits`; -1: none
     retrieved: Retrieved
     others: dict[str, History]  # further event tables, by name
@@ -160,7 +161,7 @@ def features(block: Block) -> Array:
     found |= {f"user_{name}": user[name] for name in (*USER, *amounts)}
     found |= {f"item_{name}": trend[name] for name in (*OF_TARGET, *amounts)}
     found |= tastes.tastes(
-        block.pairs, block.trend["log_decayed_sales_30"], block.classes,
+        block.pairs, block.log_demand_N, block.classes,
         item_traits=block.features.item_traits,
         seed=seed, item=item, columns_SW=block.columns_SW,
     )  # fmt: skip

@@ -23,12 +23,13 @@ from recspark.prepare.trait_counts import UNKNOWN
 
 PRICE_TIERS = 8  # of equally many items each
 TIERS_WITHIN = 3  # of the items of one value, likewise
-_UNSEEN = 0.5  # sales that an item without any counts as
+_UNSEEN = 0.5  # first buyers that an item has beside those it has
+_FEWEST_LEFT = 0.05  # share of the customers who have yet to buy an item that all own
 OVERALL = f"{TASTE}_overall"
 
 
 def names(item_traits: Sequence[str]) -> tuple[str, ...]:
-    """The columns of `tastes`, in order; that of all traits and sales is named as the reason.
+    """The columns of `tastes`, in order; that of all traits and demand is named as the reason.
 
     Where there is no trait but the price, the taste for that is the one over all.
     """
@@ -38,7 +39,7 @@ def names(item_traits: Sequence[str]) -> tuple[str, ...]:
 
 def tastes(
     pairs: Pairs,
-    log_sales_N: Array,
+    log_demand_N: Array,
     classes: Classes,
     *,
     item_traits: Sequence[str],
@@ -48,12 +49,12 @@ def tastes(
 ) -> Columns:
     """`names` for every pair of `seed` and `item`, float64 (R,).
 
-    `taste_overall` is the taste for the item, from all of its traits together; `taste` adds the
-    logarithm of its sales.
+    `taste_overall` is the taste for the item, from all of its traits together; `taste` adds how
+    much others want it.
 
     Args:
         pairs: what the seeds bought.
-        log_sales_N: log1p of the items' sales of late.
+        log_demand_N: of the items, `log_demand`.
         classes: of the anchor's customers, by `item_traits` and the price (`with_price`).
         item_traits: names of the traits.
         seed: int64 (R,), positions.
@@ -78,9 +79,22 @@ def tastes(
         found[name] = np.where(known, _log((belongs_RK * lift_RK).sum(axis=1)), np.nan)
         overall_RK *= np.where(known[:, None], against_class_RK, 1.0)
     overall = _log(overall_RK.sum(axis=1))
-    sold = np.log(np.expm1(log_sales_N[item]) + _UNSEEN)
     over_all = {OVERALL: overall} if item_traits else {}
-    return found | over_all | {TASTE: sold + overall}
+    return found | over_all | {TASTE: log_demand_N[item] + overall}
+
+
+def log_demand(log_first_buyers_N: Array, owner_share_N: Array) -> Array:
+    """Logarithm of how many find an item of late, among those who have yet to buy it.
+
+    Sales would say too much of what its owners need again, and first buyers alone too little of
+    what most have bought already.
+
+    Args:
+        log_first_buyers_N: log1p of the (decayed) customers who bought the item for the first time.
+        owner_share_N: share of the customers who own it.
+    """
+    left_N = np.maximum(1 - owner_share_N, _FEWEST_LEFT)
+    return np.asarray(np.log((np.expm1(log_first_buyers_N.astype(float)) + _UNSEEN) / left_N))
 
 
 def with_price(item_traits: Sequence[Array], log_price_N: Array) -> list[Array]:
