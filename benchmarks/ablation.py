@@ -6,8 +6,11 @@ The full model and one model without each part are trained with the same seed an
 bought after each date; differences are paired by user, and the users of all dates are drawn
 together. Parts are:
 
-- `graph`: the graph's score counts nothing (the same trained model with its weight at 0);
-- `trees`: the boosted trees count nothing (the same model with their scale at 0);
+- of the same trained model, with some of its weights at 0: `graph` (the graph's score, whole),
+  `tower` (the product of the entity's and the item's vector), `prior` (of popularity), `ids`
+  (vectors of item ids), `trend` (what is known of items at the anchor, for vectors and prior),
+  `hop 2` (what messages of the second hop bring), `times` (ages of events and of nodes), `trees`.
+  All but the last are parts of the graph's score, so they tell nothing where its weight is 0;
 - `refit`: the model that validation chose, without the validation labels;
 - `heads`: one pair head instead of several;
 - `ranks`: one process that takes as many groups per step as all ranks took together;
@@ -23,6 +26,7 @@ counts with the MAP@K that is expected by the shop's own chances (`demo_oracle.e
 users happened to buy has no part in it, and intervals are narrower.
 """
 
+import fnmatch
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -52,7 +56,18 @@ from recspark.session import close_session, open_session
 from recspark.tracking import open_tracker
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-FULL, GRAPH, TREES, REFIT = "full", "graph", "trees", "refit"
+FULL, REFIT, TREND = "full", "refit", "trend"
+TREND_AND_COLUMNS = "graph.tower.perceptron.0.weight"  # (D, D + T): columns' channels come first
+SILENCED = {  # part to the names of its weights
+    "graph": ("tower_weight",),
+    "tower": ("graph.tower.perceptron.2.*", "graph.tower.id_projection.weight"),
+    "prior": ("graph.tower.prior.2.weight",),
+    "ids": ("graph.tower.id_projection.weight",),
+    TREND: ("graph.tower.gate.weight", "graph.tower.prior.0.weight"),
+    "hop 2": ("graph.hop_2.convolutions.*.out.*",),
+    "times": ("graph.*.age.*", "graph.*.times.*"),
+    "trees": ("pair_head.trees.scale",),
+}
 
 
 @dataclass(frozen=True)
@@ -92,10 +107,16 @@ def prepared_anew(run: Run) -> Iterator[tuple[str, settings.Settings]]:
     yield "anchors", changed(chosen, "snapshots", train_anchors=max(num_anchors // 2, 1))
 
 
-def silenced(state: bytes, name: str) -> bytes:
-    """The same parameters with the weight of this name at 0."""
+def silenced(state: bytes, part: str) -> bytes:
+    """The same parameters with those of a part of `SILENCED` at 0."""
     parameters = torch.load(io.BytesIO(state))
-    parameters[name] = torch.zeros_like(parameters[name])
+    for pattern in SILENCED[part]:
+        for name in fnmatch.filter(parameters, pattern):
+            parameters[name] = torch.zeros_like(parameters[name])
+    if part == TREND:
+        weights = parameters[TREND_AND_COLUMNS].clone()
+        weights[:, len(weights) :] = 0.0
+        parameters[TREND_AND_COLUMNS] = weights
     buffer = io.BytesIO()
     torch.save(parameters, buffer)
     return buffer.getvalue()
@@ -122,10 +143,8 @@ def on_date(run: Run, parts: tuple[str, ...], shop: Shop | None) -> Scores:
     with tracker.run(f"{run.settings.name} ablation {run.run_date:%Y-%m-%d}") as tracked:
         learnt = learn.learn(run, prepared, tracked)
     measure(FULL, run, learnt.serving)
-    if is_asked(GRAPH):
-        measure(GRAPH, run, silenced(learnt.serving, "tower_weight"))
-    if is_asked(TREES):
-        measure(TREES, run, silenced(learnt.serving, "pair_head.trees.scale"))
+    for part in filter(is_asked, SILENCED):
+        measure(part, run, silenced(learnt.serving, part))
     if is_asked(REFIT):
         measure(REFIT, run, learnt.selected)
     for name, chosen in variants(run.settings, interactions.features(prepared.encodings)):
