@@ -114,9 +114,8 @@ def silenced(state: bytes, part: str) -> bytes:
         for name in fnmatch.filter(parameters, pattern):
             parameters[name] = torch.zeros_like(parameters[name])
     if part == TREND:
-        weights = parameters[TREND_AND_COLUMNS].clone()
+        weights = parameters[TREND_AND_COLUMNS]
         weights[:, len(weights) :] = 0.0
-        parameters[TREND_AND_COLUMNS] = weights
     buffer = io.BytesIO()
     torch.save(parameters, buffer)
     return buffer.getvalue()

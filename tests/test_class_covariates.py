@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from recspark.prepare import class_covariates, latent_classes
+from recspark.prepare import class_covariates
 from recspark.prepare.class_covariates import Covariate
-from recspark.prepare.latent_classes import Traits
 from recspark.prepare.trait_counts import UNKNOWN
 
 SHARE_K = np.array([0.6, 0.4])
@@ -89,23 +88,3 @@ def test_priors_add_up_over_columns_and_are_shares_where_there_are_none():
 def test_without_customers_no_column_tells():
     (found,) = class_covariates.fit(np.empty((0, 2)), SHARE_K, np.empty((0, 1), dtype=np.int64))
     assert found.value_V.tolist() == []
-
-
-def test_classes_take_what_columns_tell_of_who_bought_little():
-    # Two of three who like toys (items 0 to 11) are of branch 0, two of three others of branch 1.
-    num_customers = 120
-    category = np.repeat([0, 1], 12)
-    customer = np.repeat(np.arange(num_customers), 8)
-    number = np.tile(np.arange(8), num_customers)
-    is_toy = (customer % 2 == 0) == (number < 6)
-    item = (number + customer) % 12 + np.where(is_toy, 0, 12)
-    likes_toys = np.arange(num_customers) % 2 == 0
-    branch = np.where(np.arange(num_customers) % 3 == 0, likes_toys, ~likes_toys).astype(int)
-    traits = Traits.of([category, np.arange(24) % 2], np.bincount(item, minlength=24).astype(float))
-    classes = latent_classes.fit(traits, customer, item, branch[:, None])
-    nothing = traits.counts(np.empty(0, int), np.empty(0, int), 3)
-    belongs = classes.belongs(nothing, np.array([[0], [1], [UNKNOWN]]))
-    of_toys = belongs @ classes.shares[0][:, 0]
-    assert of_toys[0] > 0.55
-    assert of_toys[1] < 0.45
-    assert of_toys[2] == pytest.approx(0.5, abs=0.02)

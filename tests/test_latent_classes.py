@@ -64,6 +64,22 @@ def test_who_buys_alike_is_found_to_be_of_one_class():
     assert (of_toys_U[1::2] < 0.35).all()
 
 
+def test_of_who_bought_nothing_the_own_columns_tell():
+    # Two of three who like toys are of branch 0, and two of three others of branch 1.
+    customer, item = shop()
+    number = np.arange(NUM_CUSTOMERS)
+    branch = np.where(number % 3 == 0, number % 2 == 0, number % 2 == 1).astype(int)
+    classes = found([CATEGORY, COLOUR], customer, item, branch[:, None])
+    nobody = np.empty(0, dtype=np.int64)
+    belongs = classes.belongs(
+        classes.traits.counts(nobody, nobody, 3), np.array([[0], [1], [UNKNOWN]])
+    )
+    of_toys = belongs @ classes.shares[0][:, 0]
+    assert of_toys[0] > 0.55
+    assert of_toys[1] < 0.45
+    assert of_toys[2] == pytest.approx(0.5, abs=0.02)
+
+
 def test_a_trait_that_follows_from_another_is_not_counted_twice():
     customer, item = shop()
     maker = np.where(CATEGORY == UNKNOWN, UNKNOWN, CATEGORY + 10)  # each category has its own

@@ -46,7 +46,7 @@ def differs(*columns: Array) -> Array:
 
 
 def matrix(table: pa.Table, name: str) -> Array:
-    """A column of lists of equal length, one row per row."""
+    """A column of lists of equal length: one row of the matrix per row of the table."""
     values = table[name].combine_chunks().flatten().to_numpy()
     return np.asarray(values.reshape(len(table), len(values) // max(len(table), 1)))
 

@@ -19,6 +19,7 @@ from scipy import sparse
 from scipy.special import logsumexp
 
 from recspark.prepare.arrow_rows import Array
+from recspark.prepare.pair_history import Pairs
 from recspark.prepare.trait_counts import UNKNOWN
 
 _FEWEST = 5  # customers that a value needs to tell anything
@@ -40,10 +41,9 @@ class Covariate:
 
     def log_lifts(self, value_U: Array) -> Array:
         """Logarithm of the lift of each class for each customer, (U, K); 0 where none is known."""
-        log_UK = np.zeros((len(value_U), self.lift_VK.shape[1]))
-        place_U, found_U = _places(self.value_V, value_U)
-        log_UK[found_U] = np.log(self.lift_VK[place_U[found_U]])
-        return log_UK
+        nothing_1K = np.zeros((1, self.lift_VK.shape[1]))
+        log_VK = np.concatenate([np.log(self.lift_VK), nothing_1K])
+        return np.asarray(log_VK[Pairs(self.value_V, {}).find(value_U)])
 
 
 def fit(log_chance_UK: Array, share_K: Array, columns_UW: Array) -> tuple[Covariate, ...]:
@@ -57,15 +57,15 @@ def fit(log_chance_UK: Array, share_K: Array, columns_UW: Array) -> tuple[Covari
     prior_UK = np.log(share_K) + np.zeros((len(columns_UW), 1))
     found = []
     for value_U in columns_UW.T:
-        customers = _Customers.of(value_U)
+        customers = _Customers.of(value_U, prior_UK)
         best, evidence = Covariate.nothing(len(share_K)), _evidence(prior_UK, log_chance_UK)
         told_UK: Array = np.zeros(log_chance_UK.shape)
-        for strength in _STRENGTHS if len(customers.value_V) else ():
-            found_UK, held_out_UK = customers.fit(prior_UK, log_chance_UK, strength * share_K)
+        for strength in _STRENGTHS:
+            found_UK, held_out_UK = customers.fit(log_chance_UK, strength * share_K)
             reached = _evidence(prior_UK + held_out_UK, log_chance_UK)
             if reached > evidence:
                 evidence, told_UK = reached, held_out_UK
-                best = customers.covariate(prior_UK, found_UK, strength * share_K)
+                best = customers.covariate(found_UK, strength * share_K)
         found.append(best)
         prior_UK = prior_UK + told_UK
     return tuple(found)
@@ -74,34 +74,41 @@ def fit(log_chance_UK: Array, share_K: Array, columns_UW: Array) -> tuple[Covari
 def log_prior(share_K: Array, covariates: Sequence[Covariate], columns_UW: Array) -> Array:
     """Logarithm of how likely each class is before purchases, but for a constant, (U, K)."""
     log_UK = np.log(share_K) + np.zeros((len(columns_UW), 1))
-    for covariate, value_U in zip(covariates, columns_UW.T, strict=False):  # or none at all
+    columns = columns_UW.T if covariates else ()  # a single class has none
+    for covariate, value_U in zip(covariates, columns, strict=True):
         log_UK = log_UK + covariate.log_lifts(value_U)
     return log_UK
 
 
 @dataclass(frozen=True, eq=False)
 class _Customers:
-    """Those of each value that enough of them have."""
+    """Those of each value that enough of them have, and which classes are expected of them."""
 
     value_V: Array
     has_UV: sparse.csr_matrix  # 1 where a customer has the value
+    prior_UK: Array  # logarithm of the chance of each class, but for a constant
+    expected_UK: Array  # that chance
 
     @classmethod
-    def of(cls, value_U: Array) -> Self:
+    def of(cls, value_U: Array, prior_UK: Array) -> Self:
         values, counts = np.unique(value_U[value_U != UNKNOWN], return_counts=True)
         value_V = values[counts >= _FEWEST]
-        place_U, found_U = _places(value_V, value_U)
-        customer = np.flatnonzero(found_U)
-        cells = (np.ones(len(customer)), (customer, place_U[found_U]))
-        return cls(value_V, sparse.csr_matrix(cells, shape=(len(value_U), len(value_V))))
+        place_U = Pairs(value_V, {}).find(value_U)
+        customer = np.flatnonzero(place_U < len(value_V))
+        cells = (np.ones(len(customer)), (customer, place_U[customer]))
+        has_UV = sparse.csr_matrix(cells, shape=(len(value_U), len(value_V)))
+        return cls(value_V, has_UV, prior_UK, np.exp(_normalised(prior_UK)))
 
-    def fit(self, prior_UK: Array, log_chance_UK: Array, more_K: Array) -> tuple[Array, Array]:
-        """The chance that customers belong to each class, and `held_out`."""
-        expected_UK, held_out_UK = np.exp(_normalised(prior_UK)), np.zeros(prior_UK.shape)
+    def fit(self, log_chance_UK: Array, more_K: Array) -> tuple[Array, Array]:
+        """Chances that customers belong to each class, and the logarithm of their lifts, (U, K).
+
+        What a customer's value tells comes from the others who have it.
+        """
+        held_out_UK: Array = np.zeros(log_chance_UK.shape)
+        log_expected_UK = np.log(self._others(self.expected_UK) + more_K)
         for _ in range(_ROUNDS):
-            found_UK = np.exp(_normalised(prior_UK + held_out_UK + log_chance_UK))
-            held_out_UK = np.log(self._others(found_UK) + more_K)
-            held_out_UK -= np.log(self._others(expected_UK) + more_K)
+            found_UK = np.exp(_normalised(self.prior_UK + held_out_UK + log_chance_UK))
+            held_out_UK = np.log(self._others(found_UK) + more_K) - log_expected_UK
         return found_UK, held_out_UK
 
     def _others(self, chance_UK: Array) -> Array:
@@ -109,19 +116,11 @@ class _Customers:
         own_UK = np.diff(self.has_UV.indptr)[:, None] * chance_UK
         return np.asarray(self.has_UV @ (self.has_UV.T @ chance_UK) - own_UK)
 
-    def covariate(self, prior_UK: Array, found_UK: Array, more_K: Array) -> Covariate:
+    def covariate(self, found_UK: Array, more_K: Array) -> Covariate:
         """What every value tells, from these chances to belong to each class."""
-        expected_VK = self.has_UV.T @ np.exp(_normalised(prior_UK))
+        expected_VK = self.has_UV.T @ self.expected_UK
         lift_VK = (self.has_UV.T @ found_UK + more_K) / (expected_VK + more_K)
         return Covariate(self.value_V, lift_VK)
-
-
-def _places(value_V: Array, value_U: Array) -> tuple[Array, Array]:
-    """Where each customer's value stands among ascending ones, and whether it does."""
-    if not len(value_V):
-        return np.zeros(len(value_U), dtype=np.int64), np.zeros(len(value_U), dtype=bool)
-    place_U = np.minimum(np.searchsorted(value_V, value_U), len(value_V) - 1)
-    return place_U, value_V[place_U] == value_U
 
 
 def _normalised(log_UK: Array) -> Array:

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import gammaln, softmax
 
 from recspark.prepare import class_covariates
 from recspark.prepare.arrow_rows import Array
@@ -111,8 +111,7 @@ class Classes:
         """
         prior_UK = class_covariates.log_prior(self.share_K, self.covariates, columns_UW)
         log_UK = prior_UK + self._log_chance(counts, len(columns_UW))
-        chance_UK = np.exp(log_UK - log_UK.max(axis=1, keepdims=True))
-        return np.asarray(chance_UK / chance_UK.sum(axis=1, keepdims=True))
+        return np.asarray(softmax(log_UK, axis=1))
 
     def with_covariates(self, counts: Sequence[Counts], columns_UW: Array) -> Self:
         """These classes, and what the columns of the customers tell of them."""

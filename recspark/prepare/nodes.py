@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from recspark import schema
 from recspark.encodings import NUM_SPECIAL_CODES, TableEncoding
 from recspark.prepare import columns
+from recspark.prepare.trait_counts import UNKNOWN
 from recspark.settings import Table
 from recspark.windows import is_visible
 
@@ -100,11 +101,13 @@ def encode(
 
 
 def traits(encoded: DataFrame, name: str) -> DataFrame:
-    """(node as `name`, traits): per category its place among the values, per key the node; or -1.
+    """(node as `name`, traits): per category its place among the values, per key the node.
 
-    A value that training did not see has no place.
+    `UNKNOWN` where null, dangling, or a value that training did not see.
     """
-    places = F.transform(schema.CODES, lambda code: F.greatest(code - NUM_SPECIAL_CODES, F.lit(-1)))
+    places = F.transform(
+        schema.CODES, lambda code: F.greatest(code - NUM_SPECIAL_CODES, F.lit(UNKNOWN))
+    )
     both = F.concat(places, F.col(schema.PARENTS).cast("array<int>"))
     return encoded.select(F.col(schema.NODE).alias(name), both.alias(schema.TRAITS))
 

@@ -7,7 +7,8 @@ likelihood of a piecewise exponential model (Holford 1980, Biometrics 36).
 
 Few repeats are smoothed. Items differ in how soon they are used up, so the prior is no single curve
 but a mixture of `NUM_CURVES`, found by expectation maximisation (Dempster, Laird and Rubin 1977):
-given its curve, an item's rate in an interval is Gamma distributed around the curve's. numpy only.
+given its curve, an item's rate in an interval is Gamma distributed around the curve's. numpy and
+scipy only.
 Axes: N items, I intervals, K curves, R pairs.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from scipy.special import softmax
 
 from recspark.prepare.arrow_rows import Array, differs
 from recspark.prepare.pair_history import ratio
@@ -134,9 +136,7 @@ def _belongs(repeats: Array, at_risk: Array, curves_KI: Array, shares_K: Array) 
         prior_days_I = _PRIOR_REPEATS / curve_I
         spent = -(repeats + _PRIOR_REPEATS) * np.log(at_risk / prior_days_I + 1)
         log_chance[:, place] = (spent - repeats * np.log(prior_days_I)).sum(axis=1)
-    log_chance += np.log(shares_K)
-    chance = np.exp(log_chance - log_chance.max(axis=1, keepdims=True))
-    return np.asarray(chance / chance.sum(axis=1, keepdims=True))
+    return np.asarray(softmax(log_chance + np.log(shares_K), axis=1))
 
 
 def log_expected(hazards_RI: Array, days: Array, horizon: float) -> Array:
