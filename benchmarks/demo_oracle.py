@@ -16,6 +16,7 @@ joined, and buying afterwards. Axes: U all users, T tastes drawn from the prior,
 in a stock, S shelves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -239,18 +240,27 @@ def main(
     until: datetime, dates: tuple[datetime, ...], users: int, items: int, events: int, days: int,
     seed: int, horizon: int, k: int,
 ) -> None:  # fmt: skip
-    """Print MAP@K of both for each date; sizes as given to `jobs/make_tables.py shop`."""
+    """Print MAP@K of both for each date and all users; sizes as for `jobs/make_tables.py shop`."""
     shop = Shop(
         num_users=users, num_items=items, num_events=events, seed=seed, until=until.date(),
         num_days=days,
     )  # fmt: skip
+    numbers, sizes = [], []
     for moment in dates:
         knowing, observing, num_users = limits(shop, moment.date(), horizon, k)
-        click.echo(
-            f"{moment:%Y-%m-%d}: MAP@{k} oracle {knowing.found:.4f}, observer "
-            f"{observing.found:.4f}; expected {knowing.expected:.4f}, {observing.expected:.4f}; "
-            f"over {num_users} users"
-        )
+        numbers.append([knowing.found, observing.found, knowing.expected, observing.expected])
+        sizes.append(num_users)
+        click.echo(_line(f"{moment:%Y-%m-%d}", k, numbers[-1], num_users))
+    if len(dates) > 1:
+        click.echo(_line("all users", k, np.average(numbers, axis=0, weights=sizes), sum(sizes)))
+
+
+def _line(name: str, k: int, numbers: Sequence[float] | Floats, num_users: int) -> str:
+    knowing, observing, *expected = numbers
+    return (
+        f"{name}: MAP@{k} oracle {knowing:.4f}, observer {observing:.4f}; expected "
+        f"{expected[0]:.4f}, {expected[1]:.4f}; over {num_users} users"
+    )
 
 
 if __name__ == "__main__":
