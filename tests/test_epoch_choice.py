@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from recspark import schema
-from recspark.pipeline import learn
+from recspark.pipeline import choices
 
 
 @pytest.mark.parametrize(
@@ -14,14 +14,14 @@ from recspark.pipeline import learn
     [(0, 6), (18_000, 6), (20_000, 5), (30_000, 4), (34_000, 3), (200_000, 3)],
 )
 def test_few_labels_are_seen_more_often(num_labels, expected):
-    assert learn.enough_epochs(num_labels) == expected
+    assert choices.enough_epochs(num_labels) == expected
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 4), (9, 9)])
 def test_labels_of_training_snapshots_are_counted_unless_the_settings_say(
     spark, monkeypatch, asked, expected
 ):
-    monkeypatch.setattr(learn, "LABELS_WANTED", 15)
+    monkeypatch.setattr(choices, "LABELS_WANTED", 15)
     anchor = datetime(2026, 1, 1)
     snapshots = spark.createDataFrame(
         [
@@ -35,4 +35,4 @@ def test_labels_of_training_snapshots_are_counted_unless_the_settings_say(
     )
     training = SimpleNamespace(max_epochs=asked)
     run = SimpleNamespace(settings=SimpleNamespace(training=training))
-    assert learn._max_epochs(run, SimpleNamespace(snapshots=snapshots)) == expected
+    assert choices.max_epochs(run, SimpleNamespace(snapshots=snapshots)) == expected

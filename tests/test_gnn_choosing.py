@@ -42,9 +42,7 @@ def quality(mean):
 
 def chosen_groups(network, judge):
     """What is chosen of a network whose graph says nothing."""
-    whole = choosing.choose_tower_weight(network, judge)[0.0]
-    assert float(network.tower_weight) == 0
-    return choosing.choose_groups(network, judge, whole)
+    return choosing.choose_groups(network, judge, choosing.choose_weights(network, judge).quality)
 
 
 def test_groups_that_harm_are_left_out_one_by_one_the_worst_first():
@@ -125,17 +123,57 @@ def test_a_group_that_ranks_upside_down_is_left_out_and_one_that_ranks_well_stay
     assert found.map_without["rest"] == found.map_with_all
 
 
-def test_all_shares_of_trees_in_one_pass_rank_as_each_of_them_alone(judge, monkeypatch):
+def test_trees_that_turn_the_ranking_around_get_the_weight_that_does(judge, monkeypatch):
     network = network_preferring(1.0)
     trees = Preferring(0, -1.0)
     monkeypatch.setattr(network.pair_head.trees, "unscaled", trees.forward)
-    chosen = choosing.choose_trees(network, judge, scale=0.75)
-    assert chosen.trees_share == 2.0  # only this turns the heads around
-    assert float(network.pair_head.trees.scale) == 1.5
-    by_weight = choosing.choose_tower_weight(network, judge)
-    assert chosen.quality == by_weight[chosen.tower_weight]
-    assert chosen.map_without_graph == by_weight[0.0].mean
-    assert chosen.tower_weight == float(network.tower_weight)
+    alone = choosing.choose_weights(network, judge)
+    chosen = choosing.choose_weights(network, judge, scale=0.75)
+    assert chosen.trees_share == 2.0  # only this makes 1.5 of them and 1 of the heads
+    assert float(chosen.state["pair_head.trees.scale"]) == 1.5
+    assert chosen.map_with_trees == chosen.quality.mean
+    network_preferring_less = choosing.choose_weights(network_preferring(-1.0), judge)
+    assert alone.quality.mean < chosen.quality.mean == network_preferring_less.quality.mean
+
+
+USUAL = (1.0, choosing.USUAL_TOWER_WEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ((0.04, 0.0, 0.04, 0.0), USUAL),  # 0.02, of which the standard error is 0.02
+        ((0.03, 0.02, 0.03, 0.02), (2.0, 0.5)),  # 0.025, and 0.005
+        ((0.01, 0.0, 0.01, 0.0), USUAL),  # 0.005, and 0.005
+        ((-0.01, -0.01, -0.01, -0.01), USUAL),
+    ],
+)
+def test_usual_weights_stay_unless_others_are_clearly_better(monkeypatch, gains, expected):
+    """`gains` are those of trees at 2 with the graph at 0.5, by replicate; all others are alike."""
+
+    def qualities(judge, network, keys, variants):
+        assert len(keys) == len(choosing.TREE_SHARES) * len(choosing.TOWER_WEIGHTS)
+        others = Quality(mean=0.3, replicates=(0.3,) * 4)
+        replicates = tuple(0.3 + gain for gain in gains)
+        gained = Quality(mean=sum(replicates) / 4, replicates=replicates)
+        return dict.fromkeys(keys, others) | {(2.0, 0.5): gained}
+
+    monkeypatch.setattr(Judge, "qualities", qualities)
+    network = Network(GROUPED, SHAPE)
+    judge = Judge(groups=None, catalogue=None, ranks=ALONE, groups_per_batch=1, k=K)
+    chosen = choosing.choose_weights(network, judge, scale=3.0)
+    assert (chosen.trees_share, chosen.tower_weight) == expected
+    assert float(network.tower_weight) == expected[1]
+    assert float(network.pair_head.trees.scale) == 3.0 * expected[0]
+    assert chosen.map_without_graph == 0.3
+
+
+def test_a_network_without_trees_keeps_the_usual_weight_where_nobody_bought():
+    nobody = Judge(groups=None, catalogue=None, ranks=ALONE, groups_per_batch=1, k=K)
+    chosen = choosing.choose_weights(Network(GROUPED, SHAPE), nobody)
+    assert (chosen.tower_weight, chosen.trees_share) == (choosing.USUAL_TOWER_WEIGHT, 0.0)
+    assert chosen.map_with_trees is None
+    assert chosen.quality.mean == 0
 
 
 def test_a_rank_without_groups_adds_nothing(judge):

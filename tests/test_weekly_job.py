@@ -1,5 +1,6 @@
 """The whole weekly job on the checkerboard shop: once, and once more in another future."""
 
+import json
 import math
 import os
 import runpy
@@ -140,6 +141,17 @@ def test_what_groups_of_features_are_worth_is_tracked(first_run):
     }
     assert set(asked) == set(pair_features.groups(FeatureSchema(other_tables=("returns",))))
     assert all(0 < value <= 1 for value in asked.values())
+
+
+def test_what_was_chosen_is_kept_with_its_reason(first_run, client, tmp_path):
+    file = client.download_artifacts(first_run.info.run_id, "choices.json", str(tmp_path))
+    chosen = json.loads(Path(file).read_text(encoding="utf-8"))
+    assert set(chosen) == {
+        "half-lives", "softmax", "training anchors", "epochs", "classes of customers",
+        "groups of pair features", "boosted trees", "weight of the graph's score",
+    }  # fmt: skip
+    assert chosen["training anchors"].startswith("3, ")
+    assert "3 are set" in chosen["training anchors"]
 
 
 def test_what_happens_after_the_run_date_changes_no_recommendation(weekly):

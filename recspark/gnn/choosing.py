@@ -3,9 +3,11 @@
 Axes: C candidates, F pair features, H heads.
 """
 
-from collections.abc import Iterable
+import itertools
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -17,8 +19,11 @@ from recspark.gnn.pairs import columns
 from recspark.gnn.validation import Judge, Quality, Said
 
 TOWER_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the graph's score; 0: without it
-# What trees may count beside the heads' 1, when both deviate alike.
+USUAL_TOWER_WEIGHT = 0.05  # benchmarks/RESULTS.md, "Weights that validation does not choose"
+# What trees may count beside the heads' 1, when both deviate alike; usually the one in the middle.
 TREE_SHARES = (0.5, 1.0, 2.0)
+NO_TREES = (0.0,)
+Weights: TypeAlias = tuple[float, float]  # share of trees, weight of the graph's score
 # Of a state: what a network that is trained anew takes over from the chosen one.
 TAKEN_OVER = ("tower_weight", "pair_head.ignored_F")
 
@@ -33,21 +38,6 @@ class Chosen:
     map_without_graph: float
     trees_share: float  # how much trees count beside the heads; 0: there are none
     map_with_trees: float | None  # also where they were refused; None: none were made
-
-
-def choose_tower_weight(network: Network, judge: Judge) -> dict[float, Quality]:
-    """The quality with each weight of the graph's score; the best is set in the network.
-
-    Of equals the smaller weight wins.
-    """
-
-    def by_weight(batch: Batch) -> Iterable[Said]:
-        pairs_CH = network.pair_head(batch.features_CF)
-        return [(pairs_CH, weight) for weight in TOWER_WEIGHTS]
-
-    found = judge.qualities(network, TOWER_WEIGHTS, by_weight)
-    network.tower_weight.fill_(max(found, key=lambda weight: found[weight].mean))
-    return found
 
 
 def choose_groups(network: Network, judge: Judge, whole: Quality) -> GroupChoice:
@@ -93,26 +83,21 @@ def _columns(network: Network, group: str) -> torch.Tensor:
     return columns(encodings, encodings.pair_groups[group]).to(network.pair_head.ignored_F.device)
 
 
-def choose_trees(network: Network, judge: Judge, scale: float) -> Chosen:
-    """The network with the share of its trees and the weight of the graph that rank best.
+def choose_weights(network: Network, judge: Judge, scale: float | None = None) -> Chosen:
+    """The network with the weights of its graph's score and, with a `scale`, of its trees.
 
-    `scale` makes trees deviate as heads do. Of equals the smaller share, then weight, wins.
+    `scale` makes trees deviate as heads do. The usual weights stay unless validation is clearly
+    better with others: the best of so many is seldom the best for later users, too.
     """
-    head = network.pair_head
-    keys = [(share, weight) for share in TREE_SHARES for weight in TOWER_WEIGHTS]
-
-    def by_share(batch: Batch) -> Iterable[Said]:
-        heads_CH = head.of_heads(batch.features_CF)
-        trees_C1 = head.trees.unscaled(head.known(batch.features_CF))
-        for share in TREE_SHARES:
-            pairs_CH = heads_CH + share * scale * trees_C1
-            for weight in TOWER_WEIGHTS:
-                yield pairs_CH, weight
-
-    found = judge.qualities(network, keys, by_share)
-    share, weight = max(found, key=lambda key: found[key].mean)
-    head.trees.scale.fill_(share * scale)
+    shares = NO_TREES if scale is None else TREE_SHARES
+    usual = (shares[len(shares) // 2], USUAL_TOWER_WEIGHT)
+    keys = [(share, weight) for share in shares for weight in TOWER_WEIGHTS]
+    found = _weighed(network, judge, keys, scale or 0.0)
+    best = max(found, key=lambda key: found[key].mean)
+    share, weight = best if found[best].is_clearly_better(found[usual]) else usual
     network.tower_weight.fill_(weight)
+    if scale is not None:
+        network.pair_head.trees.scale.fill_(share * scale)
     quality = found[share, weight]
     return Chosen(
         state=copied(network),
@@ -120,5 +105,22 @@ def choose_trees(network: Network, judge: Judge, scale: float) -> Chosen:
         tower_weight=weight,
         map_without_graph=found[share, 0.0].mean,
         trees_share=share,
-        map_with_trees=quality.mean,
+        map_with_trees=None if scale is None else quality.mean,
     )
+
+
+def _weighed(
+    network: Network, judge: Judge, keys: Sequence[Weights], scale: float
+) -> dict[Weights, Quality]:
+    """The quality with each pair of weights."""
+    head = network.pair_head
+
+    def said(batch: Batch) -> Iterable[Said]:
+        heads_CH = head.of_heads(batch.features_CF)
+        trees_C1 = head.trees.unscaled(head.known(batch.features_CF)) if scale else 0.0
+        for share, of_share in itertools.groupby(keys, key=operator.itemgetter(0)):
+            pairs_CH = heads_CH + share * scale * trees_C1
+            for _, weight in of_share:
+                yield pairs_CH, weight
+
+    return judge.qualities(network, keys, said)

@@ -29,7 +29,7 @@ from recspark.gnn.model import Network
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks, join
 from recspark.gnn.steps import Steps, descent, seed_torch
-from recspark.gnn.validation import Judge, Quality
+from recspark.gnn.validation import Judge
 from recspark.ranges import RowRange
 
 log = logging.getLogger(__name__)
@@ -113,8 +113,8 @@ class _Training:
     def _select(self) -> tuple[Progress, int, list[Epoch]]:
         """The phase that validation chose, within how many epochs its rate falls, and a history."""
 
-        def validate(network: Network) -> dict[float, Quality]:
-            return choosing.choose_tower_weight(network, self.judge)
+        def validate(network: Network) -> Chosen:
+            return choosing.choose_weights(network, self.judge)
 
         most, splits = self.job.max_epochs, (schema.TRAIN,)
         selected = self._fit(
@@ -141,7 +141,7 @@ class _Training:
         max_epochs: int,
         falls_within: int,
         patience: int | None,
-        validate: Callable[[Network], dict[float, Quality]] | None,
+        validate: Callable[[Network], Chosen] | None,
         like: Mapping[str, torch.Tensor] | None = None,
     ) -> Progress:
         """Train a fresh model, or go on with the checkpoint's, and return how that went.
@@ -180,20 +180,18 @@ class _Training:
             )  # fmt: skip
             mean_loss = steps.run(epoch, steps_per_epoch, weight=1 if num_own_batches else 0)
             self.num_steps += steps.num_done
-            by_weight = validate(network) if validate is not None else {}
-            chosen = float(network.tower_weight)
-            quality, without_graph = by_weight.get(chosen), by_weight.get(0.0)
+            chosen = validate(network) if validate is not None else None
             seconds = time.monotonic() - started
             done = Epoch(
                 phase=phase, epoch=epoch, loss=mean_loss,
-                validation_map=None if quality is None else quality.mean,
-                map_without_graph=None if without_graph is None else without_graph.mean,
-                tower_weight=chosen, seconds=seconds,
+                validation_map=None if chosen is None else chosen.quality.mean,
+                map_without_graph=None if chosen is None else chosen.map_without_graph,
+                tower_weight=float(network.tower_weight), seconds=seconds,
             )  # fmt: skip
-            progress.add(done, quality, network)
+            progress.add(done, None if chosen is None else chosen.quality, network)
             if ranks.rank == 0:
                 checkpoints.save(network, optimizer, schedule, progress)
-                mapped = _in_words(by_weight, chosen, self.job.k) if by_weight else ""
+                mapped = "" if chosen is None else _in_words(chosen, self.job.k)
                 log.info(
                     "%s epoch %d: loss %.4f%s, %.1f s", phase, epoch, mean_loss, mapped, seconds
                 )
@@ -204,21 +202,7 @@ class _Training:
         assert selected.best_model is not None, "a phase has at least one epoch"
         network = self._network(selected.best_model)
         by_group = choosing.choose_groups(network, self.judge, selected.best)
-        best = selected.history[selected.best_epoch - 1]
-        quality, map_without_graph = selected.best, best.map_without_graph or 0.0
-        if by_group.left_out:
-            by_weight = choosing.choose_tower_weight(network, self.judge)
-            quality = by_weight[float(network.tower_weight)]
-            map_without_graph = by_weight[0.0].mean
-        alone = Chosen(
-            state=copied(network),
-            quality=quality,
-            tower_weight=float(network.tower_weight),
-            map_without_graph=map_without_graph,
-            trees_share=0.0,
-            map_with_trees=None,
-        )
-        return alone, by_group
+        return choosing.choose_weights(network, self.judge), by_group
 
     def _choose(self, alone: Chosen) -> Chosen:
         """The network with trees, unless validation is clearly better without them.
@@ -231,7 +215,7 @@ class _Training:
         scale = boosting.common_scale(
             network, self.judge.groups, self.catalogue, self.ranks, seed=self.job.seed
         )
-        with_trees = choosing.choose_trees(network, self.judge, scale)
+        with_trees = choosing.choose_weights(network, self.judge, scale)
         if alone.quality.is_clearly_better(with_trees.quality):
             return replace(alone, map_with_trees=with_trees.quality.mean)
         return with_trees
@@ -287,8 +271,8 @@ def _read_catalogue(job: TrainJob, encodings: Encodings) -> Catalogue:
     return Catalogue.from_arrow(nodes, item_states, encodings)
 
 
-def _in_words(by_weight: dict[float, Quality], chosen: float, k: int) -> str:
-    alone = f"{by_weight[0.0].mean:.4f} without it"
+def _in_words(chosen: Chosen, k: int) -> str:
     return (
-        f", validation MAP@{k} {by_weight[chosen].mean:.4f}, graph at weight {chosen:g} ({alone})"
+        f", validation MAP@{k} {chosen.quality.mean:.4f}, graph at weight "
+        f"{chosen.tower_weight:g} ({chosen.map_without_graph:.4f} without it)"
     )

@@ -99,23 +99,8 @@ def _write_states(
         workspace.paths("entity_pool"),
         features=features,
     )
-    _log_classes(workspace.write("customer_classes", classes, schema.CUSTOMER_CLASSES), features)
+    workspace.write("customer_classes", classes, schema.CUSTOMER_CLASSES)
     return states
-
-
-def _log_classes(classes: DataFrame, features: FeatureSchema) -> None:
-    sizes = F.transform(schema.VALUES, F.size)
-    newest = classes.orderBy(F.col(schema.ANCHOR_TIME).desc())
-    (row,) = newest.select(F.size(schema.SHARES).alias("number"), sizes.alias("sizes")).take(1)
-    if row["number"] > 1:
-        told = [
-            name for name, size in zip(features.entity_traits, row["sizes"], strict=True) if size
-        ]
-        log.info(
-            "chosen: %d classes of customers; columns that tell of the class: %s",
-            row["number"],
-            ", ".join(told) or "none",
-        )
 
 
 def _fit_quantiles(
