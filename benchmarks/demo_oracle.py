@@ -11,19 +11,27 @@ quickly used up an item is), but of users only what tables say. It infers a tast
 own purchases: a posterior mean over tastes drawn from the prior, each weighed by how likely it
 makes every purchase; an item's usual rhythm is everybody's. A model has to learn the rules as well.
 
+With `--workspace`, that of a backtest of `conf/demo.yaml` on the same dates, its lists are judged
+in the same ways: by what was bought, and by what is expected, in which what users happened to buy
+has no part.
+
 Users are those that a run of `conf/demo.yaml` with a test anchor on the date judges: opted in,
 joined, and buying afterwards. Axes: U all users, T tastes drawn from the prior, I items, P places
 in a stock, S shelves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
+from typing import TypeAlias
 
 import click
 import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
+from recspark import schema, tables
 from recspark.demo import catalog, purchases, shoppers
 from recspark.demo.catalog import Assortment
 from recspark.demo.draws import Floats, Ints
@@ -31,6 +39,9 @@ from recspark.demo.purchases import Lines, Stock
 from recspark.demo.shoppers import Users
 from recspark.demo.spec import SECONDS_PER_DAY, Shop
 from recspark.evaluate import metrics
+from recspark.session import close_session, open_session
+
+Lists: TypeAlias = Mapping[int, Sequence[int]]  # item ids by user id, best first
 
 USERS, ITEMS, EVENTS, SEED = 2_000, 400, 60_000, 7  # as `jobs/make_tables.py shop` has them
 _EPOCH = date(1970, 1, 1)
@@ -134,12 +145,6 @@ def observer_chances(
     return np.stack(found)
 
 
-def mean_map(chances: Floats, bought: Ints, k: int) -> float:
-    """MAP@k of one row of chances per buyer; `bought` (user, item) ascends by user."""
-    _, sizes = np.unique(bought[:, 0], return_counts=True)
-    return float(np.nanmean(_maps(best(chances, k), bought[:, 1], sizes, k)))
-
-
 def best(chances: Floats, k: int) -> Ints:
     """The k most likely items of each user, best first, (U, k)."""
     return np.asarray(np.argsort(-chances, axis=1, kind="stable")[:, :k])
@@ -208,19 +213,53 @@ class Limit:
     expected: float  # and on what might have been, `expected_maps`
 
 
-def limits(shop: Shop, as_of: date, horizon_days: int, k: int) -> tuple[Limit, Limit, int]:
-    """MAP@k of the oracle and of the observer, and over how many users."""
+def limits(
+    shop: Shop, as_of: date, horizon_days: int, k: int, written: Lists | None = None
+) -> tuple[dict[str, Limit], int]:
+    """MAP@k of the oracle, the observer and of the `written` lists, and over how many users."""
     known, day = oracle_on(shop, as_of, horizon_days), days_since_1970(as_of)
     bought = judged_labels(known.users, known.lines, day, horizon_days)
     buyers, sizes = np.unique(bought[:, 0], return_counts=True)
     knowing = known.chances_UI[buyers]
     observing = observer_chances(known.assortment, buyers, known.lines, day, horizon_days)
+    rankings = {"oracle": best(knowing, k), "observer": best(observing, k)}
+    if written is not None:
+        items = [written[int(user)] for user in known.users.user_id_B[buyers]]
+        # Item ids ascend, as positions do.
+        rankings["recspark"] = np.searchsorted(known.assortment.items.item_id_I, np.array(items))
 
-    def limit(chances: Floats) -> Limit:
-        expected = expected_maps(knowing, best(chances, k), sizes, k).mean()
-        return Limit(found=mean_map(chances, bought, k), expected=float(expected))
+    def limit(lists_UK: Ints) -> Limit:
+        expected = expected_maps(knowing, lists_UK, sizes, k)
+        found = np.nanmean(_maps(lists_UK, bought[:, 1], sizes, k))
+        return Limit(found=float(found), expected=float(expected.mean()))
 
-    return limit(knowing), limit(observing), len(buyers)
+    return {name: limit(lists_UK) for name, lists_UK in rankings.items()}, len(buyers)
+
+
+def written_lists(spark: SparkSession, workspace: str, as_of: date) -> Lists:
+    """What a backtest of the demo recommended on the date: item ids by user id, best first."""
+
+    def of_run(table: str) -> DataFrame:
+        stored = tables.read(spark, f"{workspace}/{table}")
+        return stored.where(F.col(schema.RUN_DATE) == F.lit(as_of))
+
+    numbered = {
+        table: {row[schema.NODE]: int(row[schema.KEY]) for row in of_run(table).collect()}
+        for table in ("nodes_users", "nodes_items")
+    }
+    scored = of_run("scored").where(F.col(schema.SPLIT) == schema.SCORE)
+    rows = scored.select(schema.ENTITY, schema.ITEMS).collect()
+    if not rows:
+        raise click.ClickException(
+            f"{workspace} has no recommendations as of {as_of}; run jobs/backtest.py with "
+            "conf/demo.yaml as of that date first."
+        )
+    return {
+        numbered["nodes_users"][row[schema.ENTITY]]: [
+            numbered["nodes_items"][node] for node in row[schema.ITEMS]
+        ]
+        for row in rows
+    }
 
 
 @click.command()
@@ -236,32 +275,42 @@ def limits(shop: Shop, as_of: date, horizon_days: int, k: int) -> tuple[Limit, L
 @click.option("--seed", default=SEED, show_default=True)
 @click.option("--horizon", default=7, show_default=True, help="Days.")
 @click.option("--k", default=12, show_default=True)
+@click.option("--workspace", help="Of a backtest on these dates, whose lists are judged too.")
 def main(
     until: datetime, dates: tuple[datetime, ...], users: int, items: int, events: int, days: int,
-    seed: int, horizon: int, k: int,
+    seed: int, horizon: int, k: int, workspace: str | None,
 ) -> None:  # fmt: skip
-    """Print MAP@K of both for each date and all users; sizes as for `jobs/make_tables.py shop`."""
+    """Print MAP@K for each date and all users; sizes as for `jobs/make_tables.py shop`."""
     shop = Shop(
         num_users=users, num_items=items, num_events=events, seed=seed, until=until.date(),
         num_days=days,
     )  # fmt: skip
+    spark = None if workspace is None else open_session("demo oracle")
     numbers, sizes = [], []
     for moment in dates:
-        knowing, observing, num_users = limits(shop, moment.date(), horizon, k)
-        numbers.append([knowing.found, observing.found, knowing.expected, observing.expected])
+        as_of = moment.date()
+        written = None if spark is None else written_lists(spark, str(workspace), as_of)
+        found, num_users = limits(shop, as_of, horizon, k, written)
+        numbers.append([[one.found, one.expected] for one in found.values()])
         sizes.append(num_users)
-        click.echo(_line(f"{moment:%Y-%m-%d}", k, numbers[-1], num_users))
+        click.echo(_line(str(as_of), k, found, numbers[-1], num_users))
     if len(dates) > 1:
-        click.echo(_line("all users", k, np.average(numbers, axis=0, weights=sizes), sum(sizes)))
+        mean = np.average(numbers, axis=0, weights=sizes)
+        click.echo(_line("all users", k, found, mean, sum(sizes)))
 
 
-def _line(name: str, k: int, numbers: Sequence[float] | Floats, num_users: int) -> str:
-    knowing, observing, *expected = numbers
-    return (
-        f"{name}: MAP@{k} oracle {knowing:.4f}, observer {observing:.4f}; expected "
-        f"{expected[0]:.4f}, {expected[1]:.4f}; over {num_users} users"
-    )
+def _line(
+    name: str, k: int, names: Iterable[str], numbers: Sequence[Sequence[float]], num_users: int
+) -> str:
+    told = [
+        f"{ranked} {found:.4f} (expected {expected:.4f})"
+        for ranked, (found, expected) in zip(names, numbers, strict=True)
+    ]
+    return f"{name}: MAP@{k} {', '.join(told)}; over {num_users} users"
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    finally:
+        close_session()

@@ -254,7 +254,6 @@ def test_the_oracle_knows_more_than_the_observer_and_both_more_than_what_sells_b
     oracle = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "demo_oracle.py"))
     small = Shop(num_users=300, num_items=60, num_events=9_000, seed=7, until=date(2026, 11, 23))
     as_of = date(2026, 11, 9)
-    knowing, observing, num_users = oracle["limits"](small, as_of, horizon_days=7, k=5)
     assortment = Assortment.of(small)
     users = shoppers.describe(small, np.arange(1, 301))
     lines = purchases.simulate(assortment, users)
@@ -272,9 +271,16 @@ def test_the_oracle_knows_more_than_the_observer_and_both_more_than_what_sells_b
             for hit, items in zip(hits, bought.values(), strict=True)
         ]
     )
+    ids = assortment.items.item_id_I[best].tolist()
+    written = {int(user): ids for user in users.user_id_B}
+    limits, num_users = oracle["limits"](small, as_of, horizon_days=7, k=5, written=written)
     assert num_users == len(bought)
-    assert 1.5 * popular < observing.found < knowing.found < 1
-    assert 1.5 * popular < observing.expected < knowing.expected < 1
+    assert limits["recspark"].found == pytest.approx(popular)
+    for kind in ("found", "expected"):
+        best_sold, observing, knowing = (
+            getattr(limits[name], kind) for name in ("recspark", "observer", "oracle")
+        )
+        assert 1.5 * best_sold < observing < knowing < 1
 
 
 def test_a_ranking_is_worth_what_the_chances_expect_of_it():
