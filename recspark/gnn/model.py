@@ -2,8 +2,8 @@
 
 The graph's score of an item is tower product + popularity prior. A candidate is scored by the pair
 head (and trees beside it), in the same unit, since one softmax ranks both, and `tower_weight` times
-the graph's score is added to every item. Validation chooses the weight: where features of pairs say
-most, it is small; where only the graph and the nodes' columns tell tastes apart, it is large.
+the graph's score is added to every item. The weight is small, as features of pairs say most, unless
+validation is clearly better with another (`choosing.choose_weights`).
 Vectors as inputs of the pair head were tried and made it worse (benchmarks/RESULTS.md).
 A bias per entity would cancel in all losses and in every ranking, so there is none.
 Axes: B seeds, J items asked for, C candidates, H heads, D channels.

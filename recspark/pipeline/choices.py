@@ -95,7 +95,7 @@ def _of_groups(found: GroupChoice, k: int) -> str:
 def _of_trees(report: RankReport, k: int) -> str:
     if report.map_with_trees is None:
         return "no: the settings leave them out"
-    said = f"at a share of {report.trees_share:.3g}" if report.trees_share else "no"
+    said = f"at a share of {report.trees_share:g}" if report.trees_share else "no"
     return (
         f"{said}: validation MAP@{k} {report.map_with_trees:.4f} with them, "
         f"the network alone {report.map_without_trees:.4f}"
