@@ -28,7 +28,7 @@ from typing import TypeAlias
 
 import click
 import numpy as np
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema, tables
@@ -236,15 +236,18 @@ def limits(
     return {name: limit(lists_UK) for name, lists_UK in rankings.items()}, len(buyers)
 
 
-def written_lists(spark: SparkSession, workspace: str, as_of: date) -> Lists:
+def written_lists(workspace: str, as_of: date) -> Lists:
     """What a backtest of the demo recommended on the date: item ids by user id, best first."""
+    spark = open_session("demo oracle")
 
     def of_run(table: str) -> DataFrame:
         stored = tables.read(spark, f"{workspace}/{table}")
         return stored.where(F.col(schema.RUN_DATE) == F.lit(as_of))
 
     numbered = {
-        table: {row[schema.NODE]: int(row[schema.KEY]) for row in of_run(table).collect()}
+        table: {
+            node: int(key) for node, key in of_run(table).select(schema.NODE, schema.KEY).collect()
+        }
         for table in ("nodes_users", "nodes_items")
     }
     scored = of_run("scored").where(F.col(schema.SPLIT) == schema.SCORE)
@@ -285,11 +288,10 @@ def main(
         num_users=users, num_items=items, num_events=events, seed=seed, until=until.date(),
         num_days=days,
     )  # fmt: skip
-    spark = None if workspace is None else open_session("demo oracle")
     numbers, sizes = [], []
     for moment in dates:
         as_of = moment.date()
-        written = None if spark is None else written_lists(spark, str(workspace), as_of)
+        written = None if workspace is None else written_lists(workspace, as_of)
         found, num_users = limits(shop, as_of, horizon, k, written)
         numbers.append([[one.found, one.expected] for one in found.values()])
         sizes.append(num_users)

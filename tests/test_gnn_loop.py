@@ -213,8 +213,7 @@ def qualities(means, deviation=0.005):
 def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
     folder, tmp_path, monkeypatch, maps, annealed, expected, falls_within
 ):
-    at_last = 0.0  # asked of the chosen network, when its groups of features are known
-    found = iter(qualities([*maps, *annealed, at_last]))
+    found = iter(qualities([*maps, *annealed]))  # nothing is asked twice
     monkeypatch.setattr(
         Judge, "qualities", lambda *told: dict.fromkeys(told[2], next(found)) if told[2] else {}
     )

@@ -3,11 +3,9 @@
 Axes: C candidates, F pair features, H heads.
 """
 
-import itertools
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
@@ -23,7 +21,6 @@ USUAL_TOWER_WEIGHT = 0.05  # benchmarks/RESULTS.md, "Weights that validation doe
 # What trees may count beside the heads' 1, when both deviate alike; usually the one in the middle.
 TREE_SHARES = (0.5, 1.0, 2.0)
 NO_TREES = (0.0,)
-Weights: TypeAlias = tuple[float, float]  # share of trees, weight of the graph's score
 # Of a state: what a network that is trained anew takes over from the chosen one.
 TAKEN_OVER = ("tower_weight", "pair_head.ignored_F")
 
@@ -89,15 +86,26 @@ def choose_weights(network: Network, judge: Judge, scale: float | None = None) -
     `scale` makes trees deviate as heads do. The usual weights stay unless validation is clearly
     better with others: the best of so many is seldom the best for later users, too.
     """
+    head = network.pair_head
     shares = NO_TREES if scale is None else TREE_SHARES
-    usual = (shares[len(shares) // 2], USUAL_TOWER_WEIGHT)
+    unit = scale or 0.0
+
+    def said(batch: Batch) -> Iterable[Said]:
+        heads_CH = head.of_heads(batch.features_CF)
+        trees_C1 = head.trees.unscaled(head.known(batch.features_CF))  # 0 where there are none
+        for share in shares:
+            pairs_CH = heads_CH + share * unit * trees_C1
+            for weight in TOWER_WEIGHTS:
+                yield pairs_CH, weight
+
     keys = [(share, weight) for share in shares for weight in TOWER_WEIGHTS]
-    found = _weighed(network, judge, keys, scale or 0.0)
+    found = judge.qualities(network, keys, said)
+    usual = (shares[len(shares) // 2], USUAL_TOWER_WEIGHT)
     best = max(found, key=lambda key: found[key].mean)
     share, weight = best if found[best].is_clearly_better(found[usual]) else usual
     network.tower_weight.fill_(weight)
     if scale is not None:
-        network.pair_head.trees.scale.fill_(share * scale)
+        head.trees.scale.fill_(share * scale)
     quality = found[share, weight]
     return Chosen(
         state=copied(network),
@@ -107,20 +115,3 @@ def choose_weights(network: Network, judge: Judge, scale: float | None = None) -
         trees_share=share,
         map_with_trees=None if scale is None else quality.mean,
     )
-
-
-def _weighed(
-    network: Network, judge: Judge, keys: Sequence[Weights], scale: float
-) -> dict[Weights, Quality]:
-    """The quality with each pair of weights."""
-    head = network.pair_head
-
-    def said(batch: Batch) -> Iterable[Said]:
-        heads_CH = head.of_heads(batch.features_CF)
-        trees_C1 = head.trees.unscaled(head.known(batch.features_CF)) if scale else 0.0
-        for share, of_share in itertools.groupby(keys, key=operator.itemgetter(0)):
-            pairs_CH = heads_CH + share * scale * trees_C1
-            for _, weight in of_share:
-                yield pairs_CH, weight
-
-    return judge.qualities(network, keys, said)

@@ -202,7 +202,18 @@ class _Training:
         assert selected.best_model is not None, "a phase has at least one epoch"
         network = self._network(selected.best_model)
         by_group = choosing.choose_groups(network, self.judge, selected.best)
-        return choosing.choose_weights(network, self.judge), by_group
+        if by_group.left_out:
+            return choosing.choose_weights(network, self.judge), by_group
+        best = selected.history[selected.best_epoch - 1]
+        alone = Chosen(
+            state=selected.best_model,
+            quality=selected.best,
+            tower_weight=best.tower_weight,
+            map_without_graph=best.map_without_graph or 0.0,
+            trees_share=0.0,
+            map_with_trees=None,
+        )
+        return alone, by_group
 
     def _choose(self, alone: Chosen) -> Chosen:
         """The network with trees, unless validation is clearly better without them.
