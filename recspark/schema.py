@@ -48,13 +48,13 @@ WEIGHTS = "weights"  # array<float>  log1p of the decayed count of each item, al
 BECAUSE = "because"  # array<bigint> aligned with items
 TREND = "trend"  # array<float>  what is known of the item at the anchor
 TRAITS = "traits"  # array<int>    its categories and the rows it points to, as numbers; -1: none
-REPEATS = "repeats"  # array<float>  how often bought again, by days since (`prepare.repeats`)
+REPEATS = "repeats"  # array<bigint> how often bought again, by days since (`prepare.life_tables`)
 SHARES = "shares"  # array<double>  of the customers in each class, sum 1
 STRENGTHS = "strengths"  # array<double>  of each trait (`prepare.latent_classes`)
 FACTORS = "factors"  # array<array<double>>  by trait: of each class and value, class by class
 VALUES = "values"  # array<array<bigint>>  by column of the customers: those that tell of a class
 LIFTS = "lifts"  # array<array<double>>  by column: of each value and class, value by value
-AT_RISK = "at_risk"  # array<float>  days in which it could have been
+AT_RISK = "at_risk"  # array<bigint> lines of its owners that could have been it
 NUM_FEATURES = "num_features"
 
 GROUP = "seed_group"  # int         number of the group within (split, anchor)
@@ -103,7 +103,7 @@ FRONTIER = (
 # One row per item that exists at the anchor, what was sold of it and with it.
 ITEM_STATES = (
     f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {ITEM} bigint, {TREND} array<float>, "
-    f"{TRAITS} array<int>, {REPEATS} array<float>, {AT_RISK} array<float>, "
+    f"{TRAITS} array<int>, {REPEATS} array<bigint>, {AT_RISK} array<bigint>, "
     f"{SIMILAR_ITEMS} array<bigint>, {SIMILARITIES} array<float>"
 )
 

@@ -89,8 +89,8 @@ def two_tastes(spark, tmp_path_factory):
             "item": list(range(8)),
             "trend": pa.array([[0.0]] * 8, pa.list_(pa.float32())),
             "traits": pa.array([[0]] * 8, pa.list_(pa.int32())),
-            "repeats": pa.array([[0.0]] * 8, pa.list_(pa.float32())),
-            "at_risk": pa.array([[1.0]] * 8, pa.list_(pa.float32())),
+            "repeats": pa.array([[0]] * 8, pa.list_(pa.int64())),
+            "at_risk": pa.array([[1]] * 8, pa.list_(pa.int64())),
             "similar_items": groups,
             "similarities": pa.array([[0.5, 0.25, 0.125]] * 8, pa.list_(pa.float32())),
         }

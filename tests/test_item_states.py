@@ -10,7 +10,7 @@ from recspark.prepare import item_states
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.item_trends import trend_names
-from recspark.prepare.repeats import EDGES
+from recspark.prepare.life_tables import EDGES
 from recspark.settings import Candidates
 
 ROLES = (
@@ -115,15 +115,16 @@ def test_items_bought_by_the_same_user_are_similar_and_others_are_not(built):
     assert built["03-01", 2]["similar_items"] == []
 
 
-def test_the_life_table_counts_repeats_and_days_at_risk(built):
-    # Of item 0 user 1's spells last 10 days, closed, and 10, open, user 2's 5, open.
-    row = built["03-01", 0]
-    at_risk = {days: spent for days, spent in zip(EDGES, row["at_risk"], strict=True) if spent}
-    assert at_risk[0] == 3 * 2
-    assert at_risk[4] == pytest.approx(2 * (2**2.5 - 4) + 5 - 4)
-    assert at_risk[8] == 2 * (10 - 8)
-    assert max(at_risk) == 8
-    assert row["repeats"] == [float(low == 8) for low in EDGES]
+def test_the_life_table_counts_repeats_and_lines_at_risk(built):
+    # After user 1 bought item 0, the next lines are it again, 10 days later, and item 1 15 days
+    # after the first time but 5 after the second. Nobody ever buys item 2 again.
+    def counted(name):
+        row = zip(EDGES, built["03-01", 0][name], strict=True)
+        return {round(float(low), 1): count for low, count in row if count}
+
+    assert counted("repeats") == {9.5: 1}
+    assert counted("at_risk") == {9.5: 1, 4.8: 1}
+    assert sum(built["03-01", 2]["at_risk"]) == sum(built["04-01", 3]["at_risk"]) == 0
 
 
 def test_traits_are_places_among_the_categories_and_what_is_pointed_to_or_unknown(built):

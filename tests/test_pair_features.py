@@ -10,11 +10,11 @@ from scipy import sparse
 from recspark.prepare import (
     habits,
     latent_classes,
+    life_tables,
     nearest_users,
     pair_features,
     pair_history,
     pair_parts,
-    repeats,
     retrieval,
 )
 from recspark.prepare.feature_schema import FeatureSchema
@@ -28,7 +28,7 @@ from recspark.prepare.ranking import top_per_row
 HORIZON = 10.0
 NUM_ITEMS = 4
 SCHEMA = FeatureSchema(other_tables=("returns",), item_traits=("category",), amounts=("discount",))
-HAZARDS = np.full((NUM_ITEMS, repeats.NUM_INTERVALS), 0.25)  # purchases per day, at any age
+DUE_RATES = np.full((NUM_ITEMS, life_tables.NUM_INTERVALS), 0.25)  # of a line, at any age
 # The items' category, which the last does not have, and their price, which none has.
 KINDS = Traits.of([np.array([0, 1, 0, -1]), np.full(4, -1)], np.zeros(4))
 
@@ -86,7 +86,7 @@ def block_of(past, others=None, similar=None, pool=None):
         pairs,
         users,
         trend,
-        HAZARDS,
+        DUE_RATES,
         latent_classes.none(KINDS),
         np.zeros(NUM_ITEMS),
         np.empty((past.num_seeds, 0), dtype=np.int64),
@@ -121,7 +121,7 @@ BUYER = [
         ("mean_gap", 15), ("last_gap", 10), ("gap_spread", 5),
         ("due_own", 10 / 15), ("due_item", 10 / 5), ("due_last_gap", 1),
         ("due_user", 10 / (38 / 3)), ("tempo_due", 2 / (38 / 3)),
-        ("due_hazard", np.log(0.25 * HORIZON)),
+        ("due_chance", np.log(0.25 + 1e-5)),
         ("baskets_ago", 1), ("in_last_1_baskets", 0), ("in_last_3_baskets", 2),
         ("in_last_5_baskets", 3), ("basket_decayed_50", 0.5**3 + 0.5**2 + 0.5),
         ("basket_share_50", 0.875 / (0.5**3 + 2 * 0.5**2 + 0.5 + 1)),
@@ -140,6 +140,15 @@ BUYER = [
 )  # fmt: skip
 def test_a_pair_bought_three_times_has_the_features_worked_out_by_hand(name, expected):
     assert feature_rows(block_of(history(BUYER)))[0, 0][name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_line_is_an_item_because_it_is_due_or_as_taste_and_demand_want_it():
+    rows = feature_rows(block_of(history(BUYER)))
+    bought, other = rows[0, 0], rows[0, 2]
+    of_four = 1 / 4  # the demand of each item, which `block_of` makes alike
+    assert np.exp(bought["chance"]) == pytest.approx(0.25 + of_four * np.exp(bought["taste"]), 1e-4)
+    assert np.exp(other["chance"]) == pytest.approx(of_four * np.exp(other["taste"]), 1e-4)
+    assert np.isnan(other["due_chance"])
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def _block(
         pairs=pairs,
         users=pair_history.seed_columns(history, plan.horizon_days) | habits.habits(history, trend),
         trend=trend,
-        hazards=states.hazards,
+        due_rates=states.due_rates,
         classes=customer_class_files.load(
             plan.class_files, plan.state_files, anchor, plan.features
         ),

@@ -7,8 +7,9 @@ import numpy as np
 from scipy import sparse
 
 from recspark import files, schema
-from recspark.prepare import repeats
+from recspark.prepare import due
 from recspark.prepare.arrow_rows import Array, column, matrix, moment
+from recspark.prepare.item_trends import OF_TARGET
 
 _COLUMNS = [
     schema.ITEM,
@@ -28,14 +29,15 @@ class ItemStates:
     nodes: Array  # int64 (N,), ascending
     trend: Array  # float32 (N, T)
     traits: Array  # int64 (N, W): columns as `FeatureSchema.item_traits`, -1 where an item has none
-    repeats: Array  # float32 (N, I): life tables of the items (`prepare.repeats`)
-    at_risk: Array  # float32 (N, I)
+    repeats: Array  # int64 (N, I): life tables of the items (`prepare.life_tables`)
+    at_risk: Array  # int64 (N, I)
     similar: sparse.csr_matrix  # float32 (N, N): row i holds the cosines of its similar items
 
     @cached_property
-    def hazards(self) -> Array:
-        """float64 (N, I): purchases per day since the last one, `repeats.hazards`."""
-        return repeats.hazards(self.repeats.astype(float), self.at_risk.astype(float))
+    def due_rates(self) -> Array:
+        """float64 (N, I): chance that a line is the item because it is due, `due.rates`."""
+        owners = np.expm1(self.trend[:, OF_TARGET.index("log_owners")].astype(float))
+        return due.rates(self.repeats, self.at_risk, owners)
 
     def position(self, items: Array) -> Array:
         """Position of each item node, -1 for one that does not exist at the anchor."""

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.prepare import interactions, item_trends, nodes, similarity
+from recspark.prepare import interactions, item_trends, life_tables, nodes, similarity
 from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
@@ -41,7 +41,7 @@ def build(
         settings: how many similar items, from how long a history.
 
     `trend` has the columns `item_trends.trend_names`; NaN where unknown.
-    `repeats` and `at_risk` are life tables (`recspark.prepare.repeats`); `traits` holds what
+    `repeats` and `at_risk` are life tables (`recspark.prepare.life_tables`); `traits` holds what
     `FeatureSchema.item_traits` names. `similar_items` is empty for an item that nobody bought
     together with another.
     """
@@ -51,17 +51,19 @@ def build(
     target = all_events.where(F.col(interactions.KIND) == 0)
     num_items = (items.agg(F.max(schema.NODE)).collect()[0][0] or 0) + 1
     similar = _similar(target, num_items, moments, settings)
-    joined = trends.join(similar, on=[schema.ANCHOR_TIME, schema.ITEM], how="left")
+    item_at = [schema.ANCHOR_TIME, schema.ITEM]
+    joined = trends.join(similar, on=item_at, how="left")
+    joined = joined.join(_life_tables(target, moments), on=item_at, how="left")
     joined = joined.join(nodes.traits(items, schema.ITEM), on=schema.ITEM, how="inner")
     num_files = len(moments) * math.ceil(num_items / ITEMS_PER_FILE)
     block = F.floor(F.col(schema.ITEM) / ITEMS_PER_FILE)
+    never = F.array_repeat(F.lit(0).cast("bigint"), life_tables.NUM_INTERVALS)
     return joined.repartition(num_files, schema.ANCHOR_TIME, block).select(
         schema.ANCHOR_TIME,
         schema.ITEM,
         schema.TREND,
         schema.TRAITS,
-        schema.REPEATS,
-        schema.AT_RISK,
+        *(F.coalesce(c, never).alias(c) for c in (schema.REPEATS, schema.AT_RISK)),
         F.coalesce(schema.SIMILAR_ITEMS, F.array().cast("array<bigint>")).alias(
             schema.SIMILAR_ITEMS
         ),
@@ -90,6 +92,19 @@ def _trends(
     )
     rows = events.unionByName(item_rows, allowMissingColumns=True)
     return rows.repartition(schema.ITEM).mapInArrow(kernel, item_trends.COLUMNS)
+
+
+def _life_tables(purchases: DataFrame, moments: Sequence[int]) -> DataFrame:
+    """The life table of every item that was bought, summed over the entities."""
+    kernel = partial(life_tables.tables, anchors=list(moments))
+    by_entity = purchases.select(schema.ENTITY, schema.ITEM, schema.TIME).repartition(schema.ENTITY)
+    parts = by_entity.mapInArrow(kernel, life_tables.TABLES)
+    counted = (schema.REPEATS, schema.AT_RISK)
+    sums = [
+        F.array(*(F.sum(F.col(name)[i]) for i in range(life_tables.NUM_INTERVALS))).alias(name)
+        for name in counted
+    ]
+    return parts.groupBy(schema.ANCHOR_TIME, schema.ITEM).agg(*sums)
 
 
 def _similar(

@@ -33,11 +33,8 @@ ITEM_ROW = -1  # the `kind` of a row that is an item, not an event
 SALE_START, SALE_END = "sale_start", "sale_end"
 NEVER, ALWAYS = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
-NAMES = (schema.ANCHOR_TIME, schema.ITEM, schema.TREND, schema.REPEATS, schema.AT_RISK)
-COLUMNS = (
-    f"{schema.ANCHOR_TIME} timestamp, {schema.ITEM} bigint, {schema.TREND} array<float>, "
-    f"{schema.REPEATS} array<float>, {schema.AT_RISK} array<float>"
-)
+NAMES = (schema.ANCHOR_TIME, schema.ITEM, schema.TREND)
+COLUMNS = f"{schema.ANCHOR_TIME} timestamp, {schema.ITEM} bigint, {schema.TREND} array<float>"
 
 OF_TARGET = (
     *(f"log_sales_{w}" for w in WINDOWS),
@@ -133,7 +130,7 @@ def trends(
             [
                 timestamps(np.full(len(nodes), anchor)),
                 pa.array(nodes, pa.int64()),
-                *(_rows(matrix) for matrix in (trend, *spells.table())),
+                _rows(trend),
             ],
             names=NAMES,
         )

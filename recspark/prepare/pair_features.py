@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recspark.prepare import habits, repeats, tastes
+from recspark.encodings import TASTE
+from recspark.prepare import due, habits, tastes
 from recspark.prepare.arrow_rows import Array, Columns
 from recspark.prepare.feature_schema import FeatureSchema, of_amount
 from recspark.prepare.item_trends import OF_TARGET
@@ -62,7 +63,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "recency": ("days_since_last", "days_since_first", "distinct_items_since"),
     "decays": (*decay_names("decayed"), "decayed_share"),
     "gaps": ("mean_gap", "gap_spread", "last_gap"),
-    "due": ("due_own", "due_last_gap", "due_item", "due_user", "due_hazard", "tempo_due"),
+    "due": ("due_own", "due_last_gap", "due_item", "due_user", "due_chance", "tempo_due"),
     "baskets": (
         "baskets_ago",
         *(f"in_last_{n}_baskets" for n in LAST_BASKETS),
@@ -78,6 +79,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "stock_days",
         "share_of_spend",
     ),
+    "chance": ("chance",),
     "prices": ("price_against_last", "price_against_own", "price_against_user"),
     "habits": ("popularity_against_user", "novelty_against_user", "spend_against_user"),
     "season": ("season_purchases",),
@@ -119,7 +121,7 @@ class Block:
     pairs: Pairs
     users: Columns  # (S,), of `pair_history.seed_columns` and `habits.habits`
     trend: Columns  # (N,)
-    hazards: Array  # (N, I), of `repeats.hazards`
+    due_rates: Array  # (N, I), of `due.rates`
     classes: Classes  # of the anchor's customers
     log_demand_N: Array  # `tastes.log_demand`
     columns_SW: Array  # int64, the seeds' own, as `FeatureSchema.entity_traits`; -1: none
@@ -154,9 +156,6 @@ def features(block: Block) -> Array:
     found = dict(block.retrieved.columns)
     found |= {name: values for name, values in pair.items()}
     found |= _shares(pair, user) | _due(pair, user, trend)
-    found["due_hazard"] = repeats.log_expected(
-        block.hazards[item], pair["days_since_last"], block.horizon_days
-    )
     found |= _prices(pair, user, trend) | _habits(user, trend)
     found |= {f"user_{name}": user[name] for name in (*USER, *amounts)}
     found |= {f"item_{name}": trend[name] for name in (*OF_TARGET, *amounts)}
@@ -165,6 +164,7 @@ def features(block: Block) -> Array:
         item_traits=block.features.item_traits,
         seed=seed, item=item, columns_SW=block.columns_SW,
     )  # fmt: skip
+    found |= _chances(block, found[TASTE], pair["days_since_last"], item)
     for name, other in block.others.items():
         found |= _of_other(name, other, keys, seed, block.horizon_days)
     names = pair_names(block.features)
@@ -207,6 +207,19 @@ def _due(pair: Columns, user: Columns, trend: Columns) -> Columns:
         "due_item": ratio(recency, trend["repeat_gap_days"]),
         "due_user": ratio(recency, user["tempo"]),
         "tempo_due": ratio(user["recency"], user["tempo"]),
+    }
+
+
+def _chances(block: Block, taste: Array, days: Array, item: Array) -> Columns:
+    """Logarithms of chances of a line in the horizon: because it is due, and for any reason.
+
+    What is not due is wanted in proportion to taste and demand, as everybody's demand sums to 1.
+    """
+    is_due = due.mean_chance(block.due_rates[item], days, block.horizon_days)
+    wanted = np.exp(taste) / np.exp(block.log_demand_N).sum()
+    return {
+        "due_chance": np.where(np.isnan(days), np.nan, due.log_chance(is_due)),
+        "chance": due.log_chance(is_due + wanted),
     }
 
 
