@@ -1,6 +1,8 @@
 """Who may import whom, read from the source: imports inside functions count, those that only type checkers see do not."""
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -177,3 +179,10 @@ def test_files_are_short_and_named_after_what_they_are_about():
     assert {module: lines for module, lines in lengths.items() if lines > MAX_LINES} == {}
     names = {part for module in MODULES for part in module.split(".")}
     assert names & {"utils", "util", "common", "helpers", "misc"} == set()
+
+
+def test_a_driver_starts_without_torch():
+    """It takes seconds to import; ranks and workers need it, the driver does not."""
+    code = "import sys, recspark.pipeline.judge, recspark.pipeline.learn; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert {"torch", "xgboost"} & set(loaded.stdout.decode().split()) == set()

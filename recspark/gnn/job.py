@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from recspark import settings
 from recspark.ranges import RowRange
 
+MAX_ITEMS_OF_FULL_SOFTMAX = 20_000  # beyond, B x I scores per step cost more than they teach
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:

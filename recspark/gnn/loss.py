@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from recspark.gnn.batches import Batch
+from recspark.gnn.job import MAX_ITEMS_OF_FULL_SOFTMAX
 from recspark.gnn.model import Outputs
 
 TRUNCATION = 30  # pairs below this rank carry no weight
-MAX_ITEMS_OF_FULL_SOFTMAX = 20_000  # beyond, B x I scores per step cost more than they teach
 NUM_SHARED_NEGATIVES = 1_024
 # LambdaRank decides the order of candidates and leads; the softmax teaches the tower the rest of
 # the catalogue. Its gradient per seed is of the same size, so it gets the smaller weight.

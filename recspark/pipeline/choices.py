@@ -6,8 +6,7 @@ import math
 from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.gnn.job import GroupChoice, RankReport
-from recspark.gnn.loss import MAX_ITEMS_OF_FULL_SOFTMAX
+from recspark.gnn.job import MAX_ITEMS_OF_FULL_SOFTMAX, GroupChoice, RankReport
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
 from recspark.prepare import interactions

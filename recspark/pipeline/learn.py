@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from recspark import ranges, train
-from recspark.gnn import loop
+from recspark.gnn import rank
 from recspark.gnn.job import RankReport, TrainJob
 from recspark.pipeline import choices
 from recspark.pipeline.prepare import LEARNT, Prepared, held_files
@@ -78,7 +78,7 @@ def _launch(run: Run, prepared: Prepared, checkpoints: Path, max_epochs: int) ->
     )
     checkpoints.mkdir(parents=True, exist_ok=True)
     return train.launch(
-        loop.train,
+        rank.train,
         job,
         spark=workspace.spark,
         num_processes=num_ranks,
