@@ -278,7 +278,7 @@ def test_the_served_network_never_reads_a_group_that_validation_left_out(
         network = Network(grouped, job.model).eval()
         network.load_state_dict(state)
         features = torch.tensor([[1.0, 10.0, 0.3], [1.0, 50.0, 0.9]])
-        same, other = network.pair_head.of_any(features)
+        same, other = network.pair_head(features)
         torch.testing.assert_close(same, other)
         used = {name for raw in network.pair_head.trees._boosters for name in raw.get_fscore()}
         assert used <= {"f0"}

@@ -79,33 +79,19 @@ def test_boosters_of_all_ranks_are_averaged_and_one_without_labels_has_no_say(bo
 def test_trees_travel_in_the_state_and_are_silent_while_heads_learn(boosted):
     network = Network(ENCODINGS, settings.Model(width=16, id_width=8)).eval()
     features = alternating().features_CF[:5]
-    seeds = torch.tensor([0, 0, 0, 1, 1])
-    silent = network.pair_head(features, seeds)
+    silent = network.pair_head(features)
     network.pair_head.trees.load(boosted)
     network.pair_head.trees.scale.fill_(0.5)
-    told = network.pair_head(features, seeds)
-    said = network.pair_head.trees(features)
-    added = torch.cat([said[:3] - said[:3].mean(), said[3:] - said[3:].mean()])
-    torch.testing.assert_close(told - silent, added.expand_as(told))
-    torch.testing.assert_close(network.pair_head.of_any(features) - silent, said.expand_as(told))
+    told = network.pair_head(features)
+    torch.testing.assert_close(told - silent, network.pair_head.trees(features).expand_as(told))
     again = Network(ENCODINGS, settings.Model(width=16, id_width=8)).eval()
     again.load_state_dict(network.state_dict())
-    assert torch.equal(again.pair_head(features, seeds), told)
+    assert torch.equal(again.pair_head(features), told)
     again.load_state_dict(Network(ENCODINGS, settings.Model(width=16, id_width=8)).state_dict())
     assert again.pair_head.trees(features).abs().max() == 0
     network.train()
     network.pair_head.perceptrons.eval()
-    assert torch.equal(network.pair_head(features, seeds), silent)
-
-
-def test_trees_lift_and_sink_no_candidates_as_a_whole():
-    """Neither of a seed nor of all: how far they stand above the other items is for heads to say."""
-    seeds = torch.tensor([1, 0, 1, 0, 3])
-    said = torch.tensor([1.0, -30.0, 3.0, -10.0, 5.0])
-    expected = [-1.0, -10.0, 1.0, 10.0, 0.0]
-    assert trees.centered(said, seeds).tolist() == expected
-    assert trees.centered(said.unsqueeze(1), seeds).tolist() == [[score] for score in expected]
-    assert trees.centered(said[:0], seeds[:0]).tolist() == []
+    assert torch.equal(network.pair_head(features), silent)
 
 
 def test_heads_and_trees_come_to_deviate_alike_within_a_seed():

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from recspark.gnn import trees
 from recspark.gnn.batches import Batch
 from recspark.gnn.checkpoint import copied
 from recspark.gnn.job import GroupChoice
@@ -93,10 +92,9 @@ def choose_weights(network: Network, judge: Judge, scale: float | None = None) -
 
     def said(batch: Batch) -> Iterable[Said]:
         heads_CH = head.of_heads(batch.features_CF)
-        unscaled_C1 = head.trees.unscaled(head.known(batch.features_CF))  # 0 where there are none
-        trees_C1 = unit * trees.centered(unscaled_C1, batch.candidate_seeds_C)
+        trees_C1 = head.trees.unscaled(head.known(batch.features_CF))  # 0 where there are none
         for share in shares:
-            pairs_CH = heads_CH + share * trees_C1
+            pairs_CH = heads_CH + share * unit * trees_C1
             for weight in TOWER_WEIGHTS:
                 yield pairs_CH, weight
 

@@ -72,6 +72,6 @@ class Network(nn.Module):
         return Outputs(
             entity_BD=entity_BD,
             items=items,
-            pairs_CH=self.pair_head(batch.features_CF, batch.candidate_seeds_C),
+            pairs_CH=self.pair_head(batch.features_CF),
             tower_weight=float(self.tower_weight),
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recspark import settings
 from recspark.encodings import Encodings
 from recspark.gnn.encoders import Quantiles
-from recspark.gnn.trees import PairTrees, centered
+from recspark.gnn.trees import PairTrees
 
 _HIDDEN = (128, 64)
 
@@ -39,23 +39,10 @@ class PairHead(nn.Module):
             for _ in range(shape.heads)
         )  # fmt: skip
 
-    def forward(self, features_CF: Tensor, seeds_C: Tensor) -> Tensor:
-        """Return scores_CH of all candidates of some seeds; features are NaN where unknown.
-
-        Of the trees counts by how much they prefer a candidate to the seed's others.
-        """
-        if self.training:
-            return self.of_heads(features_CF)
-        return self.of_heads(features_CF) + centered(self.of_trees(features_CF), seeds_C)
-
-    def of_any(self, features_CF: Tensor) -> Tensor:
-        """Return scores_CH of any pairs, of a seed up to a constant of the seed."""
-        return self.of_heads(features_CF) + self.of_trees(features_CF)
-
-    def of_trees(self, features_CF: Tensor) -> Tensor:
-        """Return the trees' part (C, 1), of a seed up to a constant of the seed."""
-        part_C1: Tensor = self.trees(self.known(features_CF))
-        return part_C1
+    def forward(self, features_CF: Tensor) -> Tensor:
+        """Return scores_CH of any pairs, whose features are NaN where unknown."""
+        scores_CH = self.of_heads(features_CF)
+        return scores_CH if self.training else scores_CH + self.trees(self.known(features_CF))
 
     def of_heads(self, features_CF: Tensor) -> Tensor:
         """Return scores_CH without the trees."""

@@ -173,16 +173,8 @@ def scale(head_C: Tensor, trees_C: Tensor, seeds_C: Tensor, ranks: Ranks) -> flo
 
 def _within(scores_C: Tensor, seeds_C: Tensor) -> float:
     """Sum of squared deviations from the mean of the seed."""
-    return float((centered(scores_C.double(), seeds_C) ** 2).sum())
-
-
-def centered(scores_C: Tensor, seeds_C: Tensor) -> Tensor:
-    """Scores (C,) or (C, 1) less the mean of their seed; `seeds_C` int64, in any order.
-
-    A ranker's loss compares candidates of a seed, so what it says of all of them alike has no
-    meaning. Kept, it would lift or sink them as a whole among the items that are no candidates.
-    """
+    scores_C = scores_C.double()
     size = int(seeds_C.max()) + 1 if len(seeds_C) else 0
     counts_B = torch.bincount(seeds_C, minlength=size).clamp(min=1)
-    sum_B = scores_C.new_zeros(size).index_add(0, seeds_C, scores_C.flatten())
-    return scores_C - (sum_B / counts_B)[seeds_C].view_as(scores_C)
+    mean_B = torch.bincount(seeds_C, scores_C, minlength=size) / counts_B
+    return float(((scores_C - mean_B[seeds_C]) ** 2).sum())

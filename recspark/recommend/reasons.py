@@ -47,12 +47,12 @@ def of(
     true_of = _true_of(features.numpy(), encodings)
     losses = np.full((len(rows), len(WORDS)), -np.inf)
     with torch.no_grad():
-        whole = head.of_any(features).mean(1)
+        whole = head(features).mean(1)
         for place, part in enumerate(WORDS):
             without = features.clone()
             for name, value in encodings.pair_parts.get(part, {}).items():
                 without[:, names.index(name)] = float("nan") if value is None else value
-            lost = (whole - head.of_any(without).mean(1)).numpy()
+            lost = (whole - head(without).mean(1)).numpy()
             losses[:, place] = np.where(true_of[part], lost, -np.inf)
     words = np.array(list(WORDS.values()), dtype=object)[losses.argmax(axis=1)]
     words[np.isinf(losses).all(axis=1)] = FOUND_BY_GRAPH
