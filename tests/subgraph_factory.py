@@ -88,6 +88,7 @@ class Shop:
     fanout: int = 6
     seed: int = 5
     ended_items: tuple = ()  # no longer on sale from day 20 on
+    share_of_candidates: float = 0.5  # of the items, drawn per user
     events: list = field(default_factory=list)  # (day, user, item, number, code)
 
     def __post_init__(self):
@@ -225,12 +226,13 @@ class Shop:
         )  # fmt: skip
 
     def candidates(self, users, anchor):
-        """Every second item is a candidate of a user, in an order of its own."""
+        """A share of the items are candidates of a user, in an order of its own."""
+        size = round(self.share_of_candidates * self.num_items)
         items, features, is_label, labels = [], [], [], []
         candidate_offsets, label_offsets = [0], [0]
         for user in users:
             wanted = self.labels(user, anchor)
-            chosen = np.random.default_rng(user).permutation(self.num_items)[: self.num_items // 2]
+            chosen = np.random.default_rng(user).permutation(self.num_items)[:size]
             for item in chosen.tolist():
                 days = [
                     d for d, u, i, _, _ in self.events if (u, i) == (user, item) and d <= anchor

@@ -291,7 +291,7 @@ def test_the_served_network_never_reads_a_group_that_validation_left_out(
 
 
 def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
-    shop = Shop(num_users=40)
+    shop = Shop(num_users=40, share_of_candidates=1)
     write_shop(shop, tmp_path)
     job = job_of(tmp_path, tmp_path / "run", max_epochs=15, patience=15, groups_per_batch=1)
     report = loop.train(job)
@@ -307,7 +307,7 @@ def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
     assert np.nanmean(values) < 0.4
     assert report.best_validation_map > 0.8
     losses = [epoch.loss for epoch in report.history]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.75 * losses[0]
     *_, best = (epoch for epoch in report.history if epoch.epoch == report.best_epoch)
     assert best.tower_weight > 0  # tastes stand in the nodes' columns, which only the graph reads
     assert best.map_without_graph < best.validation_map - 0.1
@@ -319,12 +319,12 @@ def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
     assert told.seeds_per_second > 0
 
 
-def test_training_with_sampled_items_encodes_only_those_and_learns_too(
-    folder, tmp_path, monkeypatch
-):
+def test_training_with_sampled_items_encodes_only_those_and_learns_too(tmp_path, monkeypatch):
     monkeypatch.setattr("recspark.gnn.loss.MAX_ITEMS_OF_FULL_SOFTMAX", 5)
     monkeypatch.setattr("recspark.gnn.loss.NUM_SHARED_NEGATIVES", 4)
-    report = loop.train(job_of(folder, tmp_path, max_epochs=12, patience=12))
+    write_shop(Shop(share_of_candidates=1), tmp_path)
+    job = job_of(tmp_path, tmp_path / "run", max_epochs=12, patience=12)
+    report = loop.train(job)
     losses = [epoch.loss for epoch in report.history]
     assert losses[-1] < 0.8 * losses[0]
     assert report.best_validation_map > 0.5

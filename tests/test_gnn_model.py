@@ -182,22 +182,44 @@ def inputs(network, shop):
     return catalogue, network.graph.items(catalogue, ANCHOR)
 
 
-def test_only_items_on_sale_are_ranked_best_first_and_ties_by_lower_node(network):
+def test_candidates_on_sale_come_first_then_others_by_the_graph_and_ties_by_lower_node(network):
     shop = Shop(ended_items=(2, 7))
     catalogue, batch = shop.catalogue([ANCHOR]), batch_of(shop, [0, 1, 2])
     outputs = network(batch, catalogue, None)
+    outputs.pairs_CH.detach().sub_(1.0)  # so that the graph says more of most other items
     items, scores = top_k(outputs, batch, catalogue.available(ANCHOR), k=20)
     assert items.shape == (3, 10)
-    scored = totals(network, shop, batch)
+    graph = outputs.all_logits()
+    pairs = graph.new_zeros(graph.shape)
+    pairs[batch.candidate_seeds_C, batch.candidate_items_C] = outputs.pairs_C
+    scored = pairs + outputs.tower_weight * graph
     for seed in range(3):
-        expected = sorted(set(range(12)) - {2, 7}, key=lambda i: (-scored[seed, i].item(), i))
-        assert items[seed].tolist() == expected
-        torch.testing.assert_close(scores[seed], scored[seed, expected])
+        own = set(batch.candidate_items_C[batch.candidate_seeds_C == seed].tolist()) - {2, 7}
+        first = sorted(own, key=lambda i: (-scored[seed, i].item(), i))
+        behind = sorted({*range(12)} - {2, 7} - own, key=lambda i: (-graph[seed, i].item(), i))
+        assert items[seed].tolist() == first + behind
+        torch.testing.assert_close(scores[seed, : len(first)], scored[seed, first])
+        moved = graph[seed, behind] - scores[seed, len(first) :]
+        torch.testing.assert_close(moved, moved[:1].expand_as(moved))
+        assert scores[seed].tolist() == sorted(scores[seed].tolist(), reverse=True)
+    few, _ = top_k(outputs, batch, catalogue.available(ANCHOR), k=2)
+    assert torch.equal(few, items[:, :2])
     for tensor in (outputs.entity_BD, outputs.pairs_CH, outputs.items.prior_J):
         tensor.detach().zero_()
-    tied, zeros = top_k(outputs, batch, catalogue.available(ANCHOR), k=4)
-    assert tied.tolist() == [[0, 1, 3, 4]] * 3
+    tied, zeros = top_k(outputs, batch, catalogue.available(ANCHOR), k=10)
+    own = batch.candidate_items_C[batch.candidate_seeds_C == 0].tolist()
+    assert tied[0].tolist() == sorted({*range(12)} - {2, 7}, key=lambda i: (i not in own, i))
     assert zeros.abs().max() == 0
+
+
+def test_a_seed_without_candidates_gets_what_the_graph_likes_best(network):
+    shop = Shop(share_of_candidates=0)
+    catalogue, batch = shop.catalogue([ANCHOR]), batch_of(shop, [0, 1])
+    outputs = network(batch, catalogue, None)
+    items, scores = top_k(outputs, batch, catalogue.available(ANCHOR), k=3)
+    best, expected = outputs.all_logits().topk(3, dim=1)
+    assert torch.equal(items, expected)
+    torch.testing.assert_close(scores, best)
 
 
 def test_blocks_of_items_and_seeds_do_not_change_the_ranking(network, monkeypatch):

@@ -1,9 +1,10 @@
 """The network: the graph's part and the pair head, and how their scores are added.
 
 The graph's score of an item is tower product + popularity prior. A candidate is scored by the pair
-head (and trees beside it), in the same unit, since one softmax ranks both, and `tower_weight` times
-the graph's score is added to every item. The weight is small, as features of pairs say most, unless
-validation is clearly better with another (`choosing.choose_weights`).
+head (and trees beside it) and `tower_weight` times the graph's score. The weight is small, as
+features of pairs say most, unless validation is clearly better with another
+(`choosing.choose_weights`). Items that are no candidates are ranked behind those, by the graph's
+score alone (`ranking`).
 Vectors as inputs of the pair head were tried and made it worse (benchmarks/RESULTS.md).
 A bias per entity would cancel in all losses and in every ranking, so there is none.
 Axes: B seeds, J items asked for, C candidates, H heads, D channels.
@@ -31,7 +32,7 @@ class Outputs:
     entity_BD: Tensor
     items: ItemVectors
     pairs_CH: Tensor  # score of each candidate, by each of H heads that are averaged
-    tower_weight: float  # of the graph's score in the total
+    tower_weight: float  # of the graph's score in a candidate's
 
     @property
     def pairs_C(self) -> Tensor:

@@ -1,6 +1,8 @@
-"""The best items of every seed over the whole catalogue, exactly.
+"""The best items of every seed: its candidates, and where they are too few, others by the graph.
 
-Axes: B seeds, b seeds of one block, J items, j items of one block, K ranks.
+Candidates come first, as in any ranking of two stages (Covington et al. 2016): what the pair head
+and trees say of a candidate cannot be compared with what the graph says of another item.
+Axes: B seeds, b seeds of one block, J items, j items of one block, C candidates, K ranks.
 """
 
 import math
@@ -14,6 +16,7 @@ from recspark.gnn.model import Outputs
 _SCORES_AT_ONCE = 16_000_000
 _ITEMS_AT_ONCE = 65_536
 _LOW_BITS = 0xFFFFFFFF
+_NONE = torch.iinfo(torch.int64).min  # the key of no item, below that of any
 
 
 @torch.no_grad()
@@ -22,45 +25,79 @@ def top_k(outputs: Outputs, batch: Batch, available_I: Tensor, k: int) -> tuple[
 
     Best first, equal scores by lower node. K is k, or the number of `outputs.items` on sale
     where that is less. `available_I` is indexed by node and covers the whole catalogue.
+
+    A candidate's score is that of the pair and `tower_weight` times the graph's. Another item's is
+    the graph's, moved down, alike for all of a seed, to the seed's last candidate where it is
+    above it.
     """
-    nodes_J = outputs.items.nodes_J
-    available_J = available_I[nodes_J]
-    num_ranks = min(k, int(available_J.sum()))
-    step = max(_SCORES_AT_ONCE // min(max(len(nodes_J), 1), _ITEMS_AT_ONCE), 1)
-    keys = [
-        _best_keys(outputs, batch, available_J, slice(low, low + step), num_ranks)
-        for low in range(0, batch.num_seeds, step)
-    ]
-    empty = torch.zeros(0, num_ranks, dtype=torch.int64, device=nodes_J.device)
-    return _unpack(torch.cat([empty, *keys]))
-
-
-def _best_keys(
-    outputs: Outputs, batch: Batch, available_J: Tensor, seeds: slice, num_ranks: int
-) -> Tensor:
     items = outputs.items
-    entity_bD = outputs.entity_BD[seeds]
-    first, end = seeds.start, seeds.start + len(entity_bD)
-    low, high = torch.searchsorted(
-        batch.candidate_seeds_C, batch.candidate_seeds_C.new_tensor([first, end])
-    ).tolist()
-    seeds_C = batch.candidate_seeds_C[low:high] - first
-    rows_C = items.positions(batch.candidate_items_C[low:high])
-    pairs_C = outputs.pairs_C[low:high]
-    best = torch.zeros(len(entity_bD), 0, dtype=torch.int64, device=rows_C.device)
+    available_J = available_I[items.nodes_J]
+    num_ranks = min(k, int(available_J.sum()))
+    keys_BK = _best_candidates(outputs, batch, available_I, num_ranks)
+    nodes_BK, scores_BK = _unpack(keys_BK)
+    found_BK = keys_BK != _NONE
+    lacking = (~found_BK).any(1).nonzero().squeeze(1)
+    step = max(_SCORES_AT_ONCE // min(max(len(items.nodes_J), 1), _ITEMS_AT_ONCE), 1)
+    for seeds in torch.split(lacking, step):
+        others_bK = _best_others(
+            outputs, seeds, available_J, nodes_BK[seeds], found_BK[seeds], num_ranks
+        )
+        nodes, scores = _behind(nodes_BK[seeds], scores_BK[seeds], found_BK[seeds], *others_bK)
+        nodes_BK[seeds], scores_BK[seeds] = nodes, scores
+    return nodes_BK, scores_BK
+
+
+def _best_candidates(outputs: Outputs, batch: Batch, available_I: Tensor, num_ranks: int) -> Tensor:
+    """Keys of each seed's best candidates on sale, (B, K), `_NONE` behind the last."""
+    seeds_C, nodes_C = batch.candidate_seeds_C, batch.candidate_items_C
+    rows_C = outputs.items.positions(nodes_C)
+    scores_C = outputs.pairs_C + outputs.tower_weight * outputs.logits(seeds_C, rows_C)
+    keys_C = _pack(scores_C, nodes_C).masked_fill(~available_I[nodes_C], _NONE)
+    place_C = torch.arange(len(seeds_C), device=seeds_C.device)
+    place_C = place_C - torch.searchsorted(seeds_C, seeds_C)
+    width = max(int(place_C.max()) + 1 if len(place_C) else 0, num_ranks)
+    keys_BW = keys_C.new_full((batch.num_seeds, width), _NONE)
+    keys_BW[seeds_C, place_C] = keys_C
+    return keys_BW.topk(num_ranks, dim=1).values
+
+
+def _best_others(
+    outputs: Outputs,
+    seeds: Tensor,
+    available_J: Tensor,
+    own_bK: Tensor,
+    found_bK: Tensor,
+    num_ranks: int,
+) -> tuple[Tensor, Tensor]:
+    """Nodes and the graph's scores of the best items that are not among `own_bK`, (b, K)."""
+    items, entity_bD = outputs.items, outputs.entity_BD[seeds]
+    rows, _ = found_bK.nonzero(as_tuple=True)
+    places = items.positions(own_bK[found_bK])
+    best = torch.zeros(len(seeds), 0, dtype=torch.int64, device=seeds.device)
     scale = math.sqrt(entity_bD.shape[1])
     for start in range(0, len(items.nodes_J), _ITEMS_AT_ONCE):
         block = slice(start, start + _ITEMS_AT_ONCE)
         scores_bj = entity_bD @ items.tower_JD[block].T / scale + items.prior_J[block]
-        inside_C = (rows_C >= start) & (rows_C < start + scores_bj.shape[1])
-        places = (seeds_C[inside_C], rows_C[inside_C] - start)
-        graph_bj = outputs.tower_weight * scores_bj
-        scores_bj.index_put_(places, pairs_C[inside_C])
-        scores_bj += graph_bj
         scores_bj = scores_bj.masked_fill(~available_J[block], -math.inf)
+        inside = (places >= start) & (places < start + scores_bj.shape[1])
+        scores_bj[rows[inside], places[inside] - start] = -math.inf
         keys = torch.cat([best, _pack(scores_bj, items.nodes_J[block])], dim=1)
         best = keys.topk(min(num_ranks, keys.shape[1]), dim=1).values
-    return best
+    return _unpack(best)
+
+
+def _behind(
+    nodes_bK: Tensor, scores_bK: Tensor, found_bK: Tensor, others_bK: Tensor, graph_bK: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The found candidates, the others in the places behind them, whose scores move down."""
+    last_b1 = scores_bK.masked_fill(~found_bK, math.inf).amin(1, keepdim=True)
+    graph_bK = graph_bK - (graph_bK[:, :1] - last_b1).clamp(min=0)
+    places_K = torch.arange(nodes_bK.shape[1], device=nodes_bK.device)
+    behind_bK = (places_K - found_bK.sum(1, keepdim=True)).clamp(min=0)
+    return (
+        torch.where(found_bK, nodes_bK, others_bK.gather(1, behind_bK)),
+        torch.where(found_bK, scores_bK, graph_bK.gather(1, behind_bK)),
+    )
 
 
 def _pack(scores: Tensor, nodes: Tensor) -> Tensor:

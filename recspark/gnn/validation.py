@@ -1,4 +1,4 @@
-"""MAP@K over the whole catalogue, the mean over all ranks' entities that bought something.
+"""MAP@K of the items on sale, the mean over all ranks' entities that bought something.
 
 It compares variants of what one network says, and tells what is chance.
 """

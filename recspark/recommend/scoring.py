@@ -1,8 +1,9 @@
-"""Scores every entity against every item on sale, layer by layer, in partitions on Spark.
+"""Scores every entity's candidates, layer by layer, in partitions on Spark.
 
 First the vectors of the nodes that hop 1 can reach, each (node, anchor) once; then the entities
-from those, their scores over the whole catalogue, and the best K (InferTurbo, arXiv:2307.00228,
-describes the layer-wise idea). No subgraph is expanded per seed.
+from those, the scores of their candidates, and the best K, filled up from all items on sale where
+there are fewer (InferTurbo, arXiv:2307.00228, describes the layer-wise idea). No subgraph is
+expanded per seed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
