@@ -12,6 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -71,11 +73,11 @@ def launch(
 ) -> list[Report]:
     """Run `function(job_argument)` on `num_processes` ranks and return their reports by rank.
 
-    `function` is a top-level function of an importable module; the process group (gloo on CPUs,
-    nccl on GPUs) is open while it runs. A failed attempt is launched again with the same
-    argument, so the function has to resume from its own checkpoint. `planned_rows` (split -> rows)
-    is what all ranks together have to report as read. Rank 0 may write `progress_file`, see
-    `recspark.progress`, for the live line.
+    `function` is a top-level function of an importable module, or one `Imported`; the process
+    group (gloo on CPUs, nccl on GPUs) is open while it runs. A failed attempt is launched again
+    with the same argument, so the function has to resume from its own checkpoint. `planned_rows`
+    (split -> rows) is what all ranks together have to report as read. Rank 0 may write
+    `progress_file`, see `recspark.progress`, for the live line.
 
     Raises:
         ValueError: too few task slots, dynamic allocation, or no GPU where one is asked for.
@@ -125,6 +127,30 @@ def launch(
             )  # fmt: skip
             return reports
     raise ValueError(f"training.max_attempts: needs at least 1, got {max_attempts}.")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A function by its name, which the driver need not import; torch alone takes seconds.
+
+    A rank imports it as it opens the pickled function, before it joins the process group. Imported
+    within the group, libraries' threads outlive it, and ranks abort at their end.
+    """
+
+    module: str
+    name: str
+
+    def __call__(self, argument: Any) -> Any:
+        """Import it here and call it."""
+        return _found(self.module, self.name)(argument)
+
+    def __reduce__(self) -> tuple[Callable[[str, str], Callable[[Any], Any]], tuple[str, str]]:
+        return _found, (self.module, self.name)
+
+
+def _found(module: str, name: str) -> Callable[[Any], Any]:
+    function: Callable[[Any], Any] = getattr(import_module(module), name)
+    return function
 
 
 class IncompleteRun(RuntimeError):

@@ -8,7 +8,6 @@ from pathlib import Path
 import yaml
 
 from recspark import ranges, train
-from recspark.gnn import rank
 from recspark.gnn.job import RankReport, TrainJob
 from recspark.pipeline import choices
 from recspark.pipeline.prepare import LEARNT, Prepared, held_files
@@ -78,7 +77,7 @@ def _launch(run: Run, prepared: Prepared, checkpoints: Path, max_epochs: int) ->
     )
     checkpoints.mkdir(parents=True, exist_ok=True)
     return train.launch(
-        rank.train,
+        train.Imported("recspark.gnn.loop", "train"),
         job,
         spark=workspace.spark,
         num_processes=num_ranks,
