@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Protocol, TypeVar
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -133,24 +133,18 @@ def launch(
 class Imported:
     """A function by its name, which the driver need not import; torch alone takes seconds.
 
-    A rank imports it as it opens the pickled function, before it joins the process group. Imported
-    within the group, libraries' threads outlive it, and ranks abort at their end.
+    A rank imports it as it opens the pickled function, before it joins the process group. Where it
+    was imported within the group, ranks often aborted at their end.
     """
 
-    module: str
-    name: str
+    name: str  # as `package.module:function`
 
     def __call__(self, argument: Any) -> Any:
         """Import it here and call it."""
-        return _found(self.module, self.name)(argument)
+        return resolve_name(self.name)(argument)
 
-    def __reduce__(self) -> tuple[Callable[[str, str], Callable[[Any], Any]], tuple[str, str]]:
-        return _found, (self.module, self.name)
-
-
-def _found(module: str, name: str) -> Callable[[Any], Any]:
-    function: Callable[[Any], Any] = getattr(import_module(module), name)
-    return function
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return resolve_name, (self.name,)
 
 
 class IncompleteRun(RuntimeError):

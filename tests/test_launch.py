@@ -52,9 +52,9 @@ def test_two_ranks_meet_in_a_process_group_and_both_report(spark):
 
 
 def test_an_imported_function_is_named_by_the_driver_and_opened_by_a_rank():
-    missing = train.Imported("recspark.no_such_module", "train")
-    assert pickle.loads(pickle.dumps(train.Imported("math", "sqrt"))) is math.sqrt
-    assert train.Imported("math", "sqrt")(9.0) == 3.0
+    missing = train.Imported("recspark.no_such_module:train")
+    assert pickle.loads(pickle.dumps(train.Imported("math:sqrt"))) is math.sqrt
+    assert train.Imported("math:sqrt")(9.0) == 3.0
     payload = pickle.dumps(missing)  # the driver need not be able to import it
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         pickle.loads(payload)

@@ -64,6 +64,12 @@ class CandidateRow:
         self.is_label = arrow.flat(batch, schema.IS_LABEL, row, np.bool_)
 
 
+def places_within(seeds_C: Tensor) -> Tensor:
+    """The place of each entry among those of its seed, from 0; `seeds_C` ascending."""
+    starts_C = torch.searchsorted(seeds_C, seeds_C)
+    return torch.arange(len(seeds_C), device=seeds_C.device) - starts_C
+
+
 def first_seeds(rows: Sequence[CandidateRow]) -> np.ndarray:
     """The number of each row's first seed, and behind them that of all seeds."""
     return np.cumsum([0, *(row.num_seeds for row in rows)])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recspark.gnn.batches import Batch
+from recspark.gnn.candidates import places_within
 from recspark.gnn.job import MAX_ITEMS_OF_FULL_SOFTMAX
 from recspark.gnn.model import Outputs
 
@@ -49,7 +50,8 @@ def loss(outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tenso
         (seeds_C + starts_H1).flatten(),
         batch.num_seeds * num_heads,
     )
-    # Once as items are ranked, and once by the graph alone, which `tower_weight` adds to all.
+    # Once with the candidates by the pair head, and once by the graph alone, which adds to
+    # candidates' scores and ranks all other items.
     listwise_B = softmax(outputs, batch, available_I, negatives_S)
     listwise_B = listwise_B + softmax(*_without_pairs(outputs, batch), available_I, negatives_S)
     labels_B = torch.bincount(batch.label_seeds_L[available_I[batch.label_items_L]])
@@ -80,7 +82,7 @@ def lambda_rank(
     Donmez, Svore and Burges 2009). As in LightGBM each seed is multiplied by log2(1 + w) / w, w
     being the sum of its gradients' sizes. Weights are constants to the gradient.
     """
-    row_C = _position_within(seeds_C)
+    row_C = places_within(seeds_C)
     width = int(row_C.max()) + 1 if len(row_C) else 1
     blank = scores_C.new_zeros(num_seeds, width)
     scores_BW = blank.index_put((seeds_C, row_C), scores_C)
@@ -215,8 +217,7 @@ def sampled_softmax(
 
     rows_S = items.positions(negatives_S)
     seeds_B = torch.arange(num_seeds, device=rows_S.device)
-    scale = math.sqrt(outputs.entity_BD.shape[1])
-    drawn_BS = outputs.entity_BD @ items.tower_JD[rows_S].T / scale + items.prior_J[rows_S]
+    drawn_BS = outputs.all_logits(rows=rows_S)
     drawn_BS = drawn_BS + math.log(int(available_I.sum()) / len(negatives_S))
     own = torch.cat([candidate_keys_C, left_out_keys_T, label_keys_L])
     is_own_BS = torch.isin(seeds_B.unsqueeze(1) * num_items + negatives_S, own)
@@ -252,9 +253,3 @@ def _multi_positive(
 def _of_negatives(batch: Batch) -> Tensor:
     """What makes a kept negative candidate count for those left out, (C,)."""
     return (~batch.is_label_C) * math.log(1 / batch.negative_share)
-
-
-def _position_within(seeds_C: Tensor) -> Tensor:
-    """The position of each entry among those of its seed; `seeds_C` ascending."""
-    starts_C = torch.searchsorted(seeds_C, seeds_C)
-    return torch.arange(len(seeds_C), device=seeds_C.device) - starts_C

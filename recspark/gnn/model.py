@@ -24,6 +24,8 @@ from recspark.gnn.graph import GraphNetwork
 from recspark.gnn.items import ItemVectors
 from recspark.gnn.pairs import PairHead
 
+_ALL = slice(None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
@@ -45,10 +47,11 @@ class Outputs:
         product = (self.entity_BD[seeds] * tower).sum(-1) / math.sqrt(tower.shape[-1])
         return product + self.items.prior_J[rows]
 
-    def all_logits(self) -> Tensor:
-        """Tower product and prior of every seed with every row of `items`, (B, J)."""
-        scale = math.sqrt(self.entity_BD.shape[1])
-        return self.entity_BD @ self.items.tower_JD.T / scale + self.items.prior_J
+    def all_logits(self, seeds: Tensor | slice = _ALL, rows: Tensor | slice = _ALL) -> Tensor:
+        """Tower product and prior of each of the seeds with each row of `items`, (b, j)."""
+        tower_jD = self.items.tower_JD[rows]
+        product_bj = self.entity_BD[seeds] @ tower_jD.T / math.sqrt(tower_jD.shape[1])
+        return product_bj + self.items.prior_J[rows]
 
 
 class Network(nn.Module):

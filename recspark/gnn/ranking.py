@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recspark.gnn.batches import Batch
+from recspark.gnn.candidates import places_within
 from recspark.gnn.model import Outputs
 
 _SCORES_AT_ONCE = 16_000_000
@@ -53,8 +54,7 @@ def _best_candidates(outputs: Outputs, batch: Batch, available_I: Tensor, num_ra
     rows_C = outputs.items.positions(nodes_C)
     scores_C = outputs.pairs_C + outputs.tower_weight * outputs.logits(seeds_C, rows_C)
     keys_C = _pack(scores_C, nodes_C).masked_fill(~available_I[nodes_C], _NONE)
-    place_C = torch.arange(len(seeds_C), device=seeds_C.device)
-    place_C = place_C - torch.searchsorted(seeds_C, seeds_C)
+    place_C = places_within(seeds_C)
     width = max(int(place_C.max()) + 1 if len(place_C) else 0, num_ranks)
     keys_BW = keys_C.new_full((batch.num_seeds, width), _NONE)
     keys_BW[seeds_C, place_C] = keys_C
@@ -70,15 +70,13 @@ def _best_others(
     num_ranks: int,
 ) -> tuple[Tensor, Tensor]:
     """Nodes and the graph's scores of the best items that are not among `own_bK`, (b, K)."""
-    items, entity_bD = outputs.items, outputs.entity_BD[seeds]
+    items = outputs.items
     rows, _ = found_bK.nonzero(as_tuple=True)
     places = items.positions(own_bK[found_bK])
     best = torch.zeros(len(seeds), 0, dtype=torch.int64, device=seeds.device)
-    scale = math.sqrt(entity_bD.shape[1])
     for start in range(0, len(items.nodes_J), _ITEMS_AT_ONCE):
         block = slice(start, start + _ITEMS_AT_ONCE)
-        scores_bj = entity_bD @ items.tower_JD[block].T / scale + items.prior_J[block]
-        scores_bj = scores_bj.masked_fill(~available_J[block], -math.inf)
+        scores_bj = outputs.all_logits(seeds, block).masked_fill(~available_J[block], -math.inf)
         inside = (places >= start) & (places < start + scores_bj.shape[1])
         scores_bj[rows[inside], places[inside] - start] = -math.inf
         keys = torch.cat([best, _pack(scores_bj, items.nodes_J[block])], dim=1)

@@ -77,7 +77,7 @@ def _launch(run: Run, prepared: Prepared, checkpoints: Path, max_epochs: int) ->
     )
     checkpoints.mkdir(parents=True, exist_ok=True)
     return train.launch(
-        train.Imported("recspark.gnn.loop", "train"),
+        train.Imported("recspark.gnn.loop:train"),
         job,
         spark=workspace.spark,
         num_processes=num_ranks,
