@@ -103,7 +103,7 @@ def after_training(tmp_path_factory):
 
 
 def outputs_for(after_training, users):
-    """Total scores (B, I) of these users, and their best K items."""
+    """Scores (B, I) of these users, of other items by the graph, and their best K items."""
     shop, network = after_training.shop, after_training.network
     catalogue = shop.catalogue([ANCHOR])
     batch = batches.read([shop.group(users, ANCHOR)], ENCODINGS)

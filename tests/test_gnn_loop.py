@@ -293,7 +293,7 @@ def test_the_served_network_never_reads_a_group_that_validation_left_out(
 def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
     shop = Shop(num_users=40, share_of_candidates=1)
     write_shop(shop, tmp_path)
-    job = job_of(tmp_path, tmp_path / "run", max_epochs=15, patience=15, groups_per_batch=1)
+    job = job_of(tmp_path, tmp_path / "run", max_epochs=25, patience=25, groups_per_batch=1)
     report = loop.train(job)
     users = range(shop.num_users)
     sold = np.bincount([e[2] for e in shop.events if e[0] <= VALIDATION_ANCHOR], minlength=12)
@@ -307,7 +307,7 @@ def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
     assert np.nanmean(values) < 0.4
     assert report.best_validation_map > 0.8
     losses = [epoch.loss for epoch in report.history]
-    assert losses[-1] < 0.75 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
     *_, best = (epoch for epoch in report.history if epoch.epoch == report.best_epoch)
     assert best.tower_weight > 0  # tastes stand in the nodes' columns, which only the graph reads
     assert best.map_without_graph < best.validation_map - 0.1

@@ -35,7 +35,7 @@ def batch_of(shop, *groups, **options):
 
 
 def totals(network, shop, batch, nodes=None):
-    """Total scores (B, I) of all items, or of the candidates alone when nodes are given."""
+    """Scores (B, I), of other items by the graph, or of the candidates alone when nodes are given."""
     outputs = network(batch, shop.catalogue([ANCHOR]), nodes)
     if nodes is not None:
         rows_C = outputs.items.positions(batch.candidate_items_C)
