@@ -15,6 +15,7 @@ together. Parts are:
 - `heads`: one pair head instead of several;
 - `ranks`: one process that takes as many groups per step as all ranks took together;
 - `negatives`: all negatives in every step instead of a share;
+- `loss`: heads that learn by a softmax over candidates instead of LambdaRank;
 - `group NAME`: the pair features of a group count as missing (`pair_features.groups`);
 - `table NAME`: an event table other than the target's is not there at all;
 - `anchors`: half as many training anchors.
@@ -92,6 +93,7 @@ def variants(
     groups_of_all = training.num_processes * training.groups_per_batch
     yield "ranks", changed(chosen, "training", num_processes=1, groups_per_batch=groups_of_all)
     yield "negatives", changed(chosen, "training", negative_share=1.0)
+    yield "loss", changed(chosen, "training", candidate_loss="softmax")
     for group, names in pair_features.groups(features).items():
         yield f"group {group}", changed(chosen, "model", ignored_features=names)
 

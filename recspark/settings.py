@@ -25,6 +25,7 @@ NAME_PATTERN = r"[A-Za-z0-9_.-]+"
 
 
 BaselineName = Literal["segment_popularity", "als", "item_item", "personal_frequency", "tifu_knn"]
+CandidateLoss = Literal["lambda_rank", "softmax"]
 
 
 class _Section(BaseModel):
@@ -107,6 +108,7 @@ class Training(_Section):
     patience: PositiveInt = 2  # epochs clearly below the best validation MAP@K before stopping
     groups_per_batch: PositiveInt = 2  # groups of seeds per rank and step
     negative_share: Annotated[float, Field(gt=0, le=1)] = 0.33  # of candidates nobody bought
+    candidate_loss: CandidateLoss = "lambda_rank"  # of the heads; or "softmax" over candidates
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.008  # of the heads: one-cycle peak
     graph_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.002  # of all other parameters
     weight_decay: Annotated[float, Field(ge=0)] = 0.01

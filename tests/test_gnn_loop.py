@@ -320,8 +320,8 @@ def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
 
 
 def test_training_with_sampled_items_encodes_only_those_and_learns_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("recspark.gnn.loss.MAX_ITEMS_OF_FULL_SOFTMAX", 5)
-    monkeypatch.setattr("recspark.gnn.loss.NUM_SHARED_NEGATIVES", 4)
+    monkeypatch.setattr("recspark.gnn.catalogue_loss.MAX_ITEMS_OF_FULL_SOFTMAX", 5)
+    monkeypatch.setattr("recspark.gnn.catalogue_loss.NUM_SHARED_NEGATIVES", 4)
     write_shop(Shop(share_of_candidates=1), tmp_path)
     job = job_of(tmp_path, tmp_path / "run", max_epochs=12, patience=12)
     report = loop.train(job)

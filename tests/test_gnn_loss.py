@@ -1,14 +1,15 @@
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 from subgraph_factory import ENCODINGS, Shop
 
-from recspark.gnn import batches, loss
+from recspark.gnn import batches, candidate_loss, catalogue_loss, loss
 from recspark.gnn.items import ItemVectors
 from recspark.gnn.model import Outputs
-from recspark.gnn.negatives import thin
+from recspark.settings import CandidateLoss
 
 SEEDS = torch.tensor([0, 0, 0, 0, 0, 2, 2, 2])
 SCORES = torch.tensor([0.3, -1.0, 2.0, 0.3, 0.9, 0.0, 1.0, -0.5])
@@ -51,8 +52,8 @@ def gradient(function, scores):
 def test_lambda_rank_and_its_gradient_equal_a_loop_over_pairs(
     monkeypatch, truncation, pairs_at_once
 ):
-    monkeypatch.setattr(loss, "TRUNCATION", truncation)
-    monkeypatch.setattr(loss, "_MAX_PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(candidate_loss, "TRUNCATION", truncation)
+    monkeypatch.setattr(candidate_loss, "_MAX_PAIRS_AT_ONCE", pairs_at_once)
 
     def naive(scores):
         own = [(SEEDS == seed) & VALID for seed in range(3)]
@@ -62,7 +63,7 @@ def test_lambda_rank_and_its_gradient_equal_a_loop_over_pairs(
 
     expected, expected_slope = gradient(naive, SCORES)
     found, slope = gradient(
-        lambda scores: loss.lambda_rank(scores, LABELS & VALID, VALID, SEEDS, 3), SCORES
+        lambda scores: candidate_loss.lambda_rank(scores, LABELS & VALID, VALID, SEEDS, 3), SCORES
     )
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(slope, expected_slope)
@@ -72,8 +73,19 @@ def test_lambda_rank_and_its_gradient_equal_a_loop_over_pairs(
 
 def test_lambda_rank_of_a_batch_without_candidates_is_zero():
     nothing = torch.zeros(0)
-    found = loss.lambda_rank(nothing, nothing.bool(), nothing.bool(), nothing.long(), 2)
+    found = candidate_loss.lambda_rank(nothing, nothing.bool(), nothing.bool(), nothing.long(), 2)
     assert found.tolist() == [0, 0]
+
+
+def test_the_softmax_over_candidates_is_the_mean_over_labels_against_those_on_sale():
+    #          seed 0: labels 0.3 and 0.3 among 0.3, -1, 2, 0.3; seed 2: label -0.5 among 0, 1, -0.5
+    first = math.log(2 * math.exp(0.3) + math.exp(-1) + math.exp(2)) - 0.3
+    last = math.log(1 + math.exp(1) + math.exp(-0.5)) + 0.5
+    found = candidate_loss.softmax(SCORES, LABELS & VALID, VALID, SEEDS, 3)
+    torch.testing.assert_close(found, torch.tensor([first, 0.0, last]))
+    nothing = torch.zeros(0)
+    none = candidate_loss.softmax(nothing, nothing.bool(), nothing.bool(), nothing.long(), 2)
+    assert none.tolist() == [0, 0]
 
 
 @pytest.fixture
@@ -97,13 +109,9 @@ AVAILABLE = torch.tensor([i not in (4, 9) for i in range(12)])
 
 
 def test_the_softmax_is_the_mean_over_labels_on_sale_against_all_items_on_sale(batch, outputs):
-    found = loss.full_softmax(outputs, batch, AVAILABLE)
+    found = catalogue_loss.full_softmax(outputs, batch, AVAILABLE)
     for seed in range(3):
-        scores = outputs.all_logits()[seed]
-        for place, item in enumerate(batch.candidate_items_C.tolist()):
-            if batch.candidate_seeds_C[place] == seed:
-                scores[item] = outputs.pairs_C[place]
-        share = scores.masked_fill(~AVAILABLE, -math.inf).log_softmax(0)
+        share = outputs.all_logits()[seed].masked_fill(~AVAILABLE, -math.inf).log_softmax(0)
         labels = batch.label_items_L[batch.label_seeds_L == seed]
         expected = -share[labels[AVAILABLE[labels]]].mean()
         torch.testing.assert_close(found[seed], expected)
@@ -112,8 +120,8 @@ def test_the_softmax_is_the_mean_over_labels_on_sale_against_all_items_on_sale(b
 def test_the_sampled_softmax_over_every_item_once_equals_the_full_one(batch, outputs):
     every = AVAILABLE.nonzero().squeeze(1)
     torch.testing.assert_close(
-        loss.sampled_softmax(outputs, batch, AVAILABLE, every),
-        loss.full_softmax(outputs, batch, AVAILABLE),
+        catalogue_loss.sampled_softmax(outputs, batch, AVAILABLE, every),
+        catalogue_loss.full_softmax(outputs, batch, AVAILABLE),
     )
 
 
@@ -121,11 +129,38 @@ def test_the_sampled_sum_over_items_is_right_on_average(batch, outputs):
     generator = torch.Generator().manual_seed(2)
     on_sale = AVAILABLE.nonzero().squeeze(1)
     drawn = [on_sale[torch.randint(len(on_sale), (4,), generator=generator)] for _ in range(2_000)]
-    found = torch.stack([loss.sampled_softmax(outputs, batch, AVAILABLE, d) for d in drawn])
+    found = torch.stack(
+        [catalogue_loss.sampled_softmax(outputs, batch, AVAILABLE, d) for d in drawn]
+    )
     assert found.std(0).max() > 0.01
     # exp(loss) is the estimated sum times a constant, so its mean has no bias.
-    expected = loss.full_softmax(outputs, batch, AVAILABLE).exp()
+    expected = catalogue_loss.full_softmax(outputs, batch, AVAILABLE).exp()
     torch.testing.assert_close(found.exp().mean(0), expected, rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("of_candidates", get_args(CandidateLoss))
+def test_heads_learn_from_candidates_and_the_graph_from_the_catalogue(
+    batch, outputs, of_candidates
+):
+    def slopes(asked, negatives):
+        entity_BD = outputs.entity_BD.clone().requires_grad_()
+        pairs_CH = outputs.pairs_CH.clone().requires_grad_()
+        shown = replace(outputs, entity_BD=entity_BD, pairs_CH=pairs_CH)
+        loss.loss(shown, asked, AVAILABLE, negatives, of_candidates).total.backward()
+        return entity_BD.grad, pairs_CH.grad
+
+    none = torch.zeros(0, dtype=torch.int64)
+    without_labels = replace(batch, label_seeds_L=none, label_items_L=none)
+    nobody = replace(batch, is_label_C=torch.zeros_like(batch.is_label_C))
+    for negatives in (None, torch.tensor([0, 5, 7])):
+        of_graph, of_heads = slopes(batch, negatives)
+        assert of_graph.abs().max() > 0
+        assert of_heads.abs().max() > 0
+        assert not of_heads[~AVAILABLE[batch.candidate_items_C]].any()
+        torch.testing.assert_close(slopes(nobody, negatives)[0], of_graph)
+        torch.testing.assert_close(slopes(without_labels, negatives)[1], of_heads)
+        assert not slopes(without_labels, negatives)[0].any()
+        assert not slopes(nobody, negatives)[1].any()
 
 
 def test_an_item_that_is_not_on_sale_gets_no_gradient(batch, outputs):
@@ -133,7 +168,7 @@ def test_an_item_that_is_not_on_sale_gets_no_gradient(batch, outputs):
     free = replace(outputs, items=replace(outputs.items, prior_J=prior_J))
     for negatives in (None, torch.tensor([0, 4, 5])):
         prior_J.grad = None
-        loss.loss(free, batch, AVAILABLE, negatives).total.backward()
+        loss.loss(free, batch, AVAILABLE, negatives, "lambda_rank").total.backward()
         assert prior_J.grad[~AVAILABLE].tolist() == [0, 0]
         assert prior_J.grad[AVAILABLE].abs().max() > 0
 
@@ -146,37 +181,8 @@ def test_a_batch_where_nobody_bought_counts_no_seed_and_has_a_gradient_of_zero(b
     )
     for negatives in (None, torch.tensor([0, 5])):
         pairs_CH.grad = None
-        found = loss.loss(outputs, unlabelled, AVAILABLE, negatives)
+        found = loss.loss(outputs, unlabelled, AVAILABLE, negatives, "lambda_rank")
         found.total.backward()
         assert found.num_seeds == 0
         assert found.total == 0
         assert pairs_CH.grad.abs().max() == 0
-
-
-def test_negatives_that_were_kept_stand_for_those_left_out_on_average(batch, outputs):
-    generator = torch.Generator().manual_seed(3)
-    found = []
-    for _ in range(2_000):
-        thinned = thin(batch, 0.5, generator)
-        keys = batch.candidate_seeds_C * 12 + batch.candidate_items_C
-        kept = torch.isin(keys, thinned.candidate_seeds_C * 12 + thinned.candidate_items_C)
-        assert kept[batch.is_label_C].all()
-        left = replace(outputs, pairs_CH=outputs.pairs_CH[kept])
-        found.append(loss.full_softmax(left, thinned, AVAILABLE))
-    spread = torch.stack(found)
-    assert spread.std(0).max() > 0.01
-    expected = loss.full_softmax(outputs, batch, AVAILABLE).exp()
-    torch.testing.assert_close(spread.exp().mean(0), expected, rtol=0.03, atol=0)
-
-
-def test_the_sampled_softmax_leaves_out_what_thinning_did(batch, outputs):
-    thinned = thin(batch, 0.5, torch.Generator().manual_seed(4))
-    assert 0 < len(thinned.left_out_items_T) < len(batch.candidate_items_C)
-    keys = batch.candidate_seeds_C * 12 + batch.candidate_items_C
-    kept = torch.isin(keys, thinned.candidate_seeds_C * 12 + thinned.candidate_items_C)
-    left = replace(outputs, pairs_CH=outputs.pairs_CH[kept])
-    every = AVAILABLE.nonzero().squeeze(1)
-    torch.testing.assert_close(
-        loss.sampled_softmax(left, thinned, AVAILABLE, every),
-        loss.full_softmax(left, thinned, AVAILABLE),
-    )

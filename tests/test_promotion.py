@@ -8,11 +8,14 @@ from types import SimpleNamespace
 
 import checkerboard
 import pytest
+import torch
+import yaml
 from checkerboard import RUN_DATE, K
 from mlflow import MlflowClient
 from subgraph_factory import ENCODINGS
 
 from recspark import settings, tables, tracking
+from recspark.gnn.model import Network
 from recspark.pipeline import promote, registered
 from recspark.pipeline.learn import Learnt
 from recspark.pipeline.promote import Standing
@@ -176,13 +179,33 @@ def test_a_model_that_reads_features_of_another_release_is_told_in_one_sentence(
         registered.check_readable(run_of(DECLARED), model_of(turned))
 
 
-def test_a_model_of_another_release_is_told_in_one_sentence(tmp_path):
-    (tmp_path / "artifacts").mkdir()
-    (tmp_path / "artifacts" / "encodings.json").write_text('{"entity": "users"}')
+def downloaded(folder, encodings, state):
+    """What a registered version with these files is read as."""
+    artifacts = folder / "artifacts"
+    artifacts.mkdir()
+    (artifacts / "encodings.json").write_text(encodings)
+    (artifacts / "settings.yaml").write_text(yaml.safe_dump(checkerboard.settings_of(folder)))
+    for name in ("state.pt", "selected.pt"):
+        torch.save(state, artifacts / name)
     version = ModelVersion(name="shop", version=3, run_id="r")
-    files = SimpleNamespace(download=lambda version, folder: tmp_path)
-    with pytest.raises(ValueError, match="3 of model shop was made by another release") as told:
-        registered.download(files, version)
+    return registered.download(SimpleNamespace(download=lambda *_: folder), version)
+
+
+@pytest.mark.parametrize("another", [None, "encodings", "parameters"])
+def test_a_model_of_another_release_is_told_in_one_sentence(tmp_path, another):
+    chosen = settings.Settings.model_validate(checkerboard.settings_of(tmp_path))
+    state = Network(ENCODINGS, chosen.model).state_dict()
+    encodings = ENCODINGS.model_dump_json()
+    if another is None:
+        assert downloaded(tmp_path, encodings, state).encodings == ENCODINGS
+        return
+    if another == "encodings":
+        encodings = '{"entity": "users"}'
+    else:
+        state["pair_head.old"] = state.pop("pair_head.ignored_F")
+    message = "version 3 of model shop was made by another release, .*; train a new version"
+    with pytest.raises(ValueError, match=message) as told:
+        downloaded(tmp_path, encodings, state)
     assert "\n" not in str(told.value)
 
 

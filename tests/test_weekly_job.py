@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from recspark import tables
 from recspark.prepare import pair_features
 from recspark.prepare.feature_schema import FeatureSchema
+from recspark.prepare.retrieval import SOURCES
 
 main = runpy.run_path(str(Path(__file__).parents[1] / "jobs" / "weekly_recs.py"))["main"]
 
@@ -143,12 +144,24 @@ def test_what_groups_of_features_are_worth_is_tracked(first_run):
     assert all(0 < value <= 1 for value in asked.values())
 
 
+def test_what_share_of_the_labels_each_source_finds_is_tracked(first_run):
+    for split in ("train", "validation", "test"):
+        found = {
+            name.rpartition("/")[2]: value
+            for name, value in first_run.data.metrics.items()
+            if name.startswith(f"candidates/{split}_recall/")
+        }
+        assert set(found) == {"all", *SOURCES}
+        assert 0 < max(found[source] for source in SOURCES) <= found["all"] <= 1
+
+
 def test_what_was_chosen_is_kept_with_its_reason(first_run, client, tmp_path):
     file = client.download_artifacts(first_run.info.run_id, "choices.json", str(tmp_path))
     chosen = json.loads(Path(file).read_text(encoding="utf-8"))
     assert set(chosen) == {
-        "half-lives", "softmax", "training anchors", "epochs", "classes of customers",
-        "groups of pair features", "boosted trees", "weight of the graph's score",
+        "candidates", "half-lives", "softmax", "training anchors", "epochs",
+        "classes of customers", "groups of pair features", "boosted trees",
+        "weight of the graph's score",
     }  # fmt: skip
     assert chosen["training anchors"].startswith("3, ")
     assert "3 are set" in chosen["training anchors"]

@@ -1,6 +1,6 @@
 """The candidates of rows of `subgraphs` become tensors.
 
-Axes: C candidates, F pair features, T candidates left out.
+Axes: C candidates, F pair features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,10 +27,6 @@ class Candidates:
     candidate_items_C: Tensor  # int64, item nodes
     features_CF: Tensor  # float32, NaN where missing
     is_label_C: Tensor  # bool
-    # Candidates that `negatives.thin` left out; each of those kept stands for 1 / share.
-    left_out_seeds_T: Tensor  # int64
-    left_out_items_T: Tensor  # int64, item nodes
-    negative_share: float
 
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
@@ -91,9 +87,6 @@ def merge(rows: Sequence[CandidateRow], encodings: Encodings) -> dict[str, Any]:
         "candidate_items_C": items,
         "features_CF": torch.from_numpy(features.reshape(len(candidates), num_features)),
         "is_label_C": torch.from_numpy(np.concatenate([row.is_label for row in rows])),
-        "left_out_seeds_T": candidates[:0],
-        "left_out_items_T": items[:0],
-        "negative_share": 1.0,
     }
 
 

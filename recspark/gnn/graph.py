@@ -44,7 +44,7 @@ class GraphNetwork(nn.Module):
     def forward(
         self, batch: Batch, catalogue: Catalogue, nodes_J: Tensor | None
     ) -> tuple[Tensor, ItemVectors]:
-        """The seeds' vectors (B, D), and the items `nodes_J` besides those of the batch.
+        """The seeds' vectors (B, D), and the items `nodes_J` besides labels and neighbours.
 
         None asks for all items of the catalogue.
         """
@@ -91,7 +91,7 @@ class GraphNetwork(nn.Module):
             return None
         table = self.encodings.item_table
         listed = [batch.nodes[hop, table].nodes_N for hop in (1, 2) if (hop, table) in batch.nodes]
-        asked = torch.cat([nodes_J, batch.candidate_items_C, batch.label_items_L, *listed])
+        asked = torch.cat([nodes_J, batch.label_items_L, *listed])
         return sorted_unique(asked)
 
     def _own_of_hop(

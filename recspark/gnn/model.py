@@ -67,12 +67,12 @@ class Network(nn.Module):
         self.register_buffer("tower_weight", torch.zeros((), dtype=torch.float64))
 
     def forward(self, batch: Batch, catalogue: Catalogue, nodes_J: Tensor | None) -> Outputs:
-        """Scores of the items `nodes_J` besides those of the batch; None: of all items."""
+        """Scores of the items `nodes_J` besides labels and neighbours; None: of all items."""
         entity_BD, items = self.graph(batch, catalogue, nodes_J)
         return self.score(batch, entity_BD, items)
 
     def score(self, batch: Batch, entity_BD: Tensor, items: ItemVectors) -> Outputs:
-        """Add the pair head; every candidate must be among `items`."""
+        """Add the pair head; for a ranking every candidate must be among `items`."""
         return Outputs(
             entity_BD=entity_BD,
             items=items,

@@ -23,7 +23,4 @@ def thin(batch: AnyBatch, share: float, generator: torch.Generator) -> AnyBatch:
         candidate_items_C=batch.candidate_items_C[kept_C],
         features_CF=batch.features_CF[kept_C],
         is_label_C=batch.is_label_C[kept_C],
-        left_out_seeds_T=batch.candidate_seeds_C[~kept_C],
-        left_out_items_T=batch.candidate_items_C[~kept_C],
-        negative_share=share,
     )

@@ -68,8 +68,7 @@ def columns(encodings: Encodings, names: Collection[str]) -> Tensor:
 
 
 def _zero(width: int) -> nn.Linear:
-    """A last layer that says 0 before the first step."""
-    last = nn.Linear(width, 1)
+    """A last layer that says 0 before the first step; a bias would move all candidates alike."""
+    last = nn.Linear(width, 1, bias=False)
     nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
     return last

@@ -8,8 +8,9 @@ from recspark.encodings import Encodings
 from recspark.gnn import batches, epochs
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import Catalogue
+from recspark.gnn.catalogue_loss import draw_negatives
 from recspark.gnn.job import TrainJob
-from recspark.gnn.loss import draw_negatives, loss
+from recspark.gnn.loss import loss
 from recspark.gnn.model import Network
 from recspark.gnn.negatives import thin
 from recspark.gnn.progress import ProgressLine
@@ -69,13 +70,14 @@ class Steps:
         available_I = self.catalogue.available(batch.anchor_days)
         negatives_S = draw_negatives(available_I, generator)
         outputs = self.parallel(batch, self.catalogue, negatives_S)
-        own = loss(outputs, batch, available_I, negatives_S)
+        own = loss(outputs, batch, available_I, negatives_S, self.job.training.candidate_loss)
         num_seeds = ranks.total([float(weight * own.num_seeds)])[0]
         # Ranks' gradients are averaged: this makes that the mean over the seeds of all ranks.
         scaled = own.total * (weight * ranks.world_size / max(num_seeds, 1.0))
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(scaled)
-        nn.utils.clip_grad_norm_(self.parallel.parameters(), _MAX_GRADIENT_NORM)
+        for parameters in self.optimizer.param_groups:  # heads and graph learn apart
+            nn.utils.clip_grad_norm_(parameters["params"], _MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.schedule.step()
         return float(own.total.detach()) * weight, own.num_seeds * weight, batch.num_seeds

@@ -53,6 +53,7 @@ def record(
     num_items = run.num_rows[run.query.item_table]
     exact = num_items <= MAX_ITEMS_OF_FULL_SOFTMAX
     told = {
+        "candidates": _of_candidates(run, prepared),
         "half-lives": f"{days} days: multiples of the horizon of {run.horizon_days} days",
         "softmax": f"over {'all' if exact else 'some'} items: there are {num_items:,}, and up to "
         f"{MAX_ITEMS_OF_FULL_SOFTMAX:,} it is exact",
@@ -77,6 +78,15 @@ def record(
 
 def _wanted(asked: int | None, number: int, what: str) -> str:
     return f"{number:,} {what} are wanted" if asked is None else f"{asked} are set"
+
+
+def _of_candidates(run: Run, prepared: Prepared) -> str:
+    found = prepared.recall[schema.VALIDATION]
+    of_sources = ", ".join(f"{name} {share:.3f}" for name, share in found.items() if name != "all")
+    return (
+        f"{run.settings.candidates.per_seed} per seed are set, so many have "
+        f"{found['all']:.3f} of the validation labels; by source {of_sources}"
+    )
 
 
 def _of_groups(found: GroupChoice, k: int) -> str:

@@ -1,5 +1,6 @@
 """Trains on several processes, tracks the run in MLflow, and registers what came out."""
 
+import math
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -42,6 +43,14 @@ def learn(run: Run, prepared: Prepared, tracked: TrackedRun) -> Learnt:
     tracked.log_metrics(
         {val_map: report.best_validation_map, "train/best_epoch": report.best_epoch}
         | {f"{val_map}_without/{name}": m for name, m in report.by_group.map_without.items()}
+    )
+    tracked.log_metrics(
+        {
+            f"candidates/{split}_recall/{source}": share
+            for split, found in prepared.recall.items()
+            for source, share in found.items()
+            if math.isfinite(share)
+        }
     )
     learnt = Learnt(
         selected=Path(report.selected_path).read_bytes(),

@@ -1,7 +1,8 @@
 """Stage tables of (seed, item) pairs: what is known of items and customers, and the candidates."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -26,14 +27,17 @@ from recspark.prepare.interactions import EventRoles
 
 log = logging.getLogger(__name__)
 
+# Split, then `all` or a source, to the share of the labels that are among the candidates.
+Recall: TypeAlias = Mapping[str, Mapping[str, float]]
+
 
 def write(
     run: Run, encodings: Encodings, built: Graph, seeds: DataFrame, *, fitted: bool
-) -> tuple[Encodings, DataFrame]:
+) -> tuple[Encodings, DataFrame, Recall]:
     """Write the candidates of the seeds, and before them what they are found from.
 
-    Returns the encodings, with the quantiles of the features where they are being `fitted`, and
-    the candidates.
+    Returns the encodings, with the quantiles of the features where they are being `fitted`, the
+    candidates, and their recall.
     """
     roles = interactions.roles(encodings)
     features = interactions.features(encodings)
@@ -53,13 +57,14 @@ def write(
     )
     pairs = workspace.write("candidates", pairs, schema.CANDIDATES)
     names = pair_features.pair_names(features)
-    for split, found in sorted(candidates.recall(pairs, seeds, names).items()):
-        if split != schema.SCORE:
-            shares = ", ".join(f"{source} {share:.3f}" for source, share in found.items())
-            log.info("candidates: recall of %s labels: %s", split, shares)
+    recall = candidates.recall(pairs, seeds, names)
+    recall.pop(schema.SCORE, None)  # its labels are not known yet
+    for split, found in sorted(recall.items()):
+        shares = ", ".join(f"{source} {share:.3f}" for source, share in found.items())
+        log.info("candidates: recall of %s labels: %s", split, shares)
     if fitted:
         encodings = _fit_quantiles(run, encodings, states, pairs, features)
-    return encodings, pairs
+    return encodings, pairs, recall
 
 
 def _write_states(

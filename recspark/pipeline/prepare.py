@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from recspark import schema
 from recspark.encodings import Encodings
 from recspark.pipeline import pair_tables
+from recspark.pipeline.pair_tables import Recall
 from recspark.pipeline.start import Run
 from recspark.prepare import (
     events,
@@ -33,6 +34,7 @@ class Prepared:
     eligible: DataFrame  # nodes of the entity table that pass the query's WHERE
     snapshots: DataFrame
     truth: DataFrame | None  # of a backtest: (entity, anchor_time, labels) of who bought after it
+    recall: Recall  # of the candidates
 
 
 def prepare(run: Run, encodings: Encodings | None = None) -> Prepared:
@@ -50,10 +52,15 @@ def prepare(run: Run, encodings: Encodings | None = None) -> Prepared:
     eligible = _eligible(run, built)
     truth = _future_truth(run, encodings, built, eligible) if run.is_backtest else None
     seeds = _write_snapshots(run, encodings, built, eligible, truth)
-    encodings, pairs = pair_tables.write(run, encodings, built, seeds, fitted=fitted)
+    encodings, pairs, recall = pair_tables.write(run, encodings, built, seeds, fitted=fitted)
     _write_subgraphs(run, encodings, built, seeds, pairs)
     return Prepared(
-        encodings=encodings, graph=built, eligible=eligible, snapshots=seeds, truth=truth
+        encodings=encodings,
+        graph=built,
+        eligible=eligible,
+        snapshots=seeds,
+        truth=truth,
+        recall=recall,
     )
 
 

@@ -44,17 +44,27 @@ def download(registry: Registry, version: ModelVersion) -> RegisteredModel:
             as_trained = settings.load(artifacts / "settings.yaml")
         except ValueError as fault:
             said = " ".join(str(fault).split())
-            raise ValueError(
-                f"version {version.version} of model {version.name} was made by another release "
-                f"and cannot be read: {said}; train a new version."
-            ) from None
-        return RegisteredModel(
+            raise _of_another_release(version, f"and cannot be read: {said}") from None
+        model = RegisteredModel(
             version=version,
             serving=(artifacts / "state.pt").read_bytes(),
             selected=(artifacts / "selected.pt").read_bytes(),
             encodings=encodings,
             settings=as_trained,
         )
+    _check_parameters(model)
+    return model
+
+
+def _check_parameters(model: RegisteredModel) -> None:
+    """Check that this release's network has the parameters of both states."""
+    from recspark.gnn import serving
+
+    try:
+        for state in (model.serving, model.selected):
+            serving.load(state, model.encodings, model.settings.model)
+    except RuntimeError:  # of torch, with pages of names
+        raise _of_another_release(model.version, "whose network has other parameters") from None
 
 
 def prepare(run: Run, model: RegisteredModel, anchors: Sequence[Anchor]) -> tuple[Run, Prepared]:
@@ -118,11 +128,8 @@ def _check_features(run: Run, model: RegisteredModel) -> None:
     ):
         if trained != now:
             apart = sorted(set(trained) ^ set(now))[:3] or ["their order"]
-            raise ValueError(
-                f"version {model.version.version} of model {model.version.name} was made by "
-                f"another release, whose {kind} features differ ({', '.join(apart)}); train a new "
-                f"version."
-            )
+            said = f"whose {kind} features differ ({', '.join(apart)})"
+            raise _of_another_release(model.version, said)
 
 
 def _check_table(run: Run, model: RegisteredModel, name: str, encoding: TableEncoding) -> None:
@@ -150,4 +157,11 @@ def _unreadable(model: RegisteredModel, fault: str) -> ValueError:
     return ValueError(
         f"version {version.version} of model {version.name} cannot read today's tables: {fault}; "
         f"train a new version, or correct the config."
+    )
+
+
+def _of_another_release(version: ModelVersion, said: str) -> ValueError:
+    return ValueError(
+        f"version {version.version} of model {version.name} was made by another release, {said}; "
+        f"train a new version."
     )
