@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from recspark.gnn.candidates import places_within
+from recspark.gnn.candidates import padded
 
 TRUNCATION = 30  # pairs below this rank carry no weight
 _MAX_PAIRS_AT_ONCE = 2_000_000
@@ -26,7 +26,7 @@ def lambda_rank(
     Donmez, Svore and Burges 2009). As in LightGBM each seed is multiplied by log2(1 + w) / w, w
     being the sum of its gradients' sizes. Weights are constants to the gradient.
     """
-    scores_BW, is_label_BW, valid_BW = _padded(scores_C, is_label_C, valid_C, seeds_C, num_seeds)
+    scores_BW, is_label_BW, valid_BW = padded(seeds_C, num_seeds, scores_C, is_label_C, valid_C)
     with torch.no_grad():
         most_labels = max(int(is_label_BW.sum(1).max()), 1) if num_seeds else 1
         step = max(_MAX_PAIRS_AT_ONCE // (scores_BW.shape[1] * most_labels), 1)
@@ -104,23 +104,9 @@ def softmax(
     ListNet's top-one loss (Cao et al. 2007) with equal relevance; of candidates that the step left
     out nothing is counted.
     """
-    scores_BW, is_label_BW, valid_BW = _padded(scores_C, is_label_C, valid_C, seeds_C, num_seeds)
+    scores_BW, is_label_BW, valid_BW = padded(seeds_C, num_seeds, scores_C, is_label_C, valid_C)
     # A seed of which nothing is valid has no label either; keep its logarithm finite.
     lowest = torch.finfo(scores_C.dtype).min
     log_sum_B1 = scores_BW.masked_fill(~valid_BW, lowest).logsumexp(1, keepdim=True)
     losses_BW = (log_sum_B1 - scores_BW).masked_fill(~is_label_BW, 0.0)
     return losses_BW.sum(1) / is_label_BW.sum(1).clamp(min=1)
-
-
-def _padded(
-    scores_C: Tensor, is_label_C: Tensor, valid_C: Tensor, seeds_C: Tensor, num_seeds: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, labels and what is valid by seed and place within it, each (B, W)."""
-    row_C = places_within(seeds_C)
-    width = int(row_C.max()) + 1 if len(row_C) else 1
-    blank = scores_C.new_zeros(num_seeds, width)
-    return (
-        blank.index_put((seeds_C, row_C), scores_C),
-        blank.bool().index_put((seeds_C, row_C), is_label_C),
-        blank.bool().index_put((seeds_C, row_C), valid_C),
-    )

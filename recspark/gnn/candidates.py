@@ -1,6 +1,6 @@
 """The candidates of rows of `subgraphs` become tensors.
 
-Axes: C candidates, F pair features.
+Axes: B seeds, C candidates, F pair features, W candidates of one seed padded to the widest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,10 +60,20 @@ class CandidateRow:
         self.is_label = arrow.flat(batch, schema.IS_LABEL, row, np.bool_)
 
 
-def places_within(seeds_C: Tensor) -> Tensor:
-    """The place of each entry among those of its seed, from 0; `seeds_C` ascending."""
-    starts_C = torch.searchsorted(seeds_C, seeds_C)
-    return torch.arange(len(seeds_C), device=seeds_C.device) - starts_C
+def padded(
+    seeds_C: Tensor, num_seeds: int, *columns_C: Tensor, fill: int = 0, width: int = 1
+) -> tuple[Tensor, ...]:
+    """Each column (C,) by seed and place within it, (B, W), `fill` behind a seed's last entry.
+
+    `seeds_C` ascending; W is the most entries of a seed, and at least `width`.
+    """
+    place_C = torch.arange(len(seeds_C), device=seeds_C.device)
+    place_C = place_C - torch.searchsorted(seeds_C, seeds_C)
+    shape = (num_seeds, max(int(place_C.max()) + 1 if len(place_C) else 0, width))
+    return tuple(
+        column_C.new_full(shape, fill).index_put((seeds_C, place_C), column_C)
+        for column_C in columns_C
+    )
 
 
 def first_seeds(rows: Sequence[CandidateRow]) -> np.ndarray:

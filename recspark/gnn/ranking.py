@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recspark.gnn.batches import Batch
-from recspark.gnn.candidates import places_within
+from recspark.gnn.candidates import padded
 from recspark.gnn.model import Outputs
 
 _SCORES_AT_ONCE = 16_000_000
@@ -54,10 +54,7 @@ def _best_candidates(outputs: Outputs, batch: Batch, available_I: Tensor, num_ra
     rows_C = outputs.items.positions(nodes_C)
     scores_C = outputs.pairs_C + outputs.tower_weight * outputs.logits(seeds_C, rows_C)
     keys_C = _pack(scores_C, nodes_C).masked_fill(~available_I[nodes_C], _NONE)
-    place_C = places_within(seeds_C)
-    width = max(int(place_C.max()) + 1 if len(place_C) else 0, num_ranks)
-    keys_BW = keys_C.new_full((batch.num_seeds, width), _NONE)
-    keys_BW[seeds_C, place_C] = keys_C
+    (keys_BW,) = padded(seeds_C, batch.num_seeds, keys_C, fill=_NONE, width=num_ranks)
     return keys_BW.topk(num_ranks, dim=1).values
 
 
