@@ -75,7 +75,8 @@ def main(
             listed.unpersist()
             truth.unpersist()
         summary = summarize(judged, judge.OURS)
-        console.print(judge.summary_table(summary))
+        if len(judged) > 1:
+            console.print(judge.summary_table(summary))
         console.print(judge.resources_table(resources))
         if json_file is not None:
             told = {

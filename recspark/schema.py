@@ -55,7 +55,6 @@ FACTORS = "factors"  # array<array<double>>  by trait: of each class and value, 
 VALUES = "values"  # array<array<bigint>>  by column of the customers: those that tell of a class
 LIFTS = "lifts"  # array<array<double>>  by column: of each value and class, value by value
 AT_RISK = "at_risk"  # array<bigint> lines of its owners that could have been it
-NUM_FEATURES = "num_features"
 
 GROUP = "seed_group"  # int         number of the group within (split, anchor)
 

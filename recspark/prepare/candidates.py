@@ -11,6 +11,7 @@ from recspark.prepare import candidate_kernel, interactions, nodes
 from recspark.prepare.candidate_kernel import SEED_ROW, Plan
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
+from recspark.prepare.time_scales import TimeScales
 from recspark.settings import Candidates
 
 COLUMNS = (
@@ -30,7 +31,7 @@ def build(
     class_files: Sequence[str],
     *,
     features: FeatureSchema,
-    horizon_days: float,
+    scales: TimeScales,
     settings: Candidates,
 ) -> DataFrame:
     """CANDIDATES without `run_date`: one row per seed, min(per_seed, items on sale) items each.
@@ -45,7 +46,7 @@ def build(
         pool_files: the same of the entity pool.
         class_files: the same of the customers' classes.
         features: which there are.
-        horizon_days: length of the label window, days.
+        scales: spans of time.
         settings: how many candidates, from how long a history.
 
     `features` packs the columns `pair_features.pair_names` of each item in turn.
@@ -61,7 +62,7 @@ def build(
     )
     rows = interactions.union(events, event_roles).unionByName(seeds, allowMissingColumns=True)
     plan = Plan(
-        horizon_days=horizon_days,
+        scales=scales,
         per_seed=settings.per_seed,
         history_per_entity=settings.history_per_entity,
         features=features,
