@@ -66,8 +66,6 @@ class Encodings(_Frozen):
     events: dict[str, TableEncoding]  # event tables
     item_keys: tuple[Any, ...] = ()  # primary keys with an id embedding; key i has code i + 1
     text_buckets: int
-    # Days between two visits of a customer, the median; None: nobody came twice.
-    usual_gap_days: float | None = None
     trend_names: tuple[str, ...] = ()
     pair_names: tuple[str, ...] = ()
     trend_knots: tuple[tuple[float, ...], ...] = ()  # per trend column its quantiles, ascending

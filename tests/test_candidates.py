@@ -21,14 +21,12 @@ from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.latent_classes import Classes, Traits
 from recspark.prepare.pair_features import pair_names
-from recspark.prepare.time_scales import TimeScales
 from recspark.settings import Candidates
 
 ROLES = (
     EventRoles(table="sales", entity_position=0, item_position=1, price_position=0),
     EventRoles(table="wishes", entity_position=0, item_position=1),
 )
-SCALES = TimeScales(horizon=10, pace=10)
 ANCHORS = (datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 11, tzinfo=UTC))
 SALES = """
     event:bigint | time:timestamp      | nodes:array<bigint> | amounts:array<double>
@@ -79,11 +77,11 @@ def parquet(folder):
 
 def tables(table, folder, events, items=ITEMS):
     """Files of the item states, of the entity pool and of the customers' classes."""
-    known = {"features": FEATURES, "scales": SCALES, "settings": Candidates()}
+    known = {"features": FEATURES, "horizon_days": 10, "settings": Candidates()}
     states = item_states.build(events, ROLES, table(items), ANCHORS, **known)
     states.write.parquet(str(folder / "states"))
     pool = entity_pool.build(
-        events, ROLES[0], table(USERS), ANCHORS, history_per_entity=100, pace=SCALES.pace, seed=7
+        events, ROLES[0], table(USERS), ANCHORS, history_per_entity=100, horizon_days=10.0, seed=7
     )
     pool.write.parquet(str(folder / "pool"))
     found = [parquet(folder / name) for name in ("states", "pool")]
@@ -101,7 +99,7 @@ def build(table, folder, sales=SALES, partitions=None, per_seed=3):
         seeds = seeds.repartition(partitions)
     files = tables(table, folder, events)
     settings = Candidates(per_seed=per_seed)
-    known = {"features": FEATURES, "scales": SCALES, "settings": settings}
+    known = {"features": FEATURES, "horizon_days": 10, "settings": settings}
     frame = candidates.build(events, ROLES, seeds, table(USERS), *files, **known)
     rows = frame.toArrow().to_pylist()
     return {(r["anchor_time"].day, r["entity"]): r for r in rows}, frame

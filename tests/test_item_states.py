@@ -11,7 +11,6 @@ from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.life_tables import EDGES
-from recspark.prepare.time_scales import TimeScales
 from recspark.settings import Candidates
 
 ROLES = (
@@ -22,7 +21,6 @@ ROLES = (
     EventRoles(table="returns", entity_position=0, item_position=1),
 )  # fmt: skip
 FEATURES = FeatureSchema(other_tables=("returns",), amounts=("discount",))
-SCALES = TimeScales(horizon=10, pace=20)
 MARCH = datetime(2024, 3, 1)  # without a zone: UTC
 APRIL = datetime(2024, 4, 1)
 
@@ -63,7 +61,7 @@ def states(table, sales=SALES, anchors=(MARCH,), partitions=None, **settings):
         table(ITEMS),
         anchors,
         features=FEATURES,
-        scales=SCALES,
+        horizon_days=10,
         settings=Candidates(**settings),
     )
     return {(r["anchor_time"].strftime("%m-%d"), r["item"]): r for r in built.toArrow().to_pylist()}
@@ -88,7 +86,7 @@ def test_only_items_on_sale_at_the_anchor_have_a_state(built):
         ("log_sales_7", np.log(2)), ("log_sales_30", np.log(4)), ("log_buyers_30", np.log(3)),
         ("log_owners", np.log(3)), ("repeat_rate", 1 / 2), ("repeat_gap_days", 10),
         ("days_since_first_sale", 20), ("days_since_last_sale", 5),
-        ("log_decayed_sales_pace", np.log1p(2**-1 + 2**-0.5 + 2**-0.25)),
+        ("log_decayed_sales_horizon", np.log1p(2**-2 + 2**-1 + 2**-0.5)),
         ("owner_conversion", 1 / 2),  # user 1 could in two periods, and did in one
         ("log_first_buyers_horizon", np.log(2)), ("first_buyer_share", 1),
         ("log_decayed_first_buyers_30", np.log1p(2 ** (-20 / 30) + 2 ** (-5 / 30))),
@@ -153,7 +151,7 @@ def test_readers_of_an_anchor_find_it_in_one_file_for_every_so_many_items(table,
         table(ITEMS),
         (MARCH, APRIL),
         features=FEATURES,
-        scales=SCALES,
+        horizon_days=10,
         settings=Candidates(),
     )
     assert frame.rdd.getNumPartitions() == 2 * 2  # anchors, and blocks of four items

@@ -121,24 +121,6 @@ def test_statistics_come_from_rows_up_to_the_newest_training_anchor(table):
     assert fitted.times == ()  # a delivery time may lie after the anchor
 
 
-def test_the_usual_gap_is_the_median_of_mean_gaps_between_days_of_visits(table):
-    bought = table("""
-        user:bigint | at:timestamp
-        1           | 2024-01-01T08:00:00
-        1           | 2024-01-01T09:00:00
-        1           | 2024-01-11T00:00:00
-        1           | 2024-01-31T00:00:00
-        2           | 2024-01-05T00:00:00
-        2           | 2024-01-09T23:00:00
-        3           | 2024-01-07T00:00:00
-                    | 2024-01-08T00:00:00
-        """)
-    newest = datetime(2024, 1, 31)  # gaps: 15 on average of the first, 4 of the second
-    assert statistics.usual_gap(bought, "user", "at", newest) == (15 + 4) / 2
-    assert statistics.usual_gap(bought, "user", "at", datetime(2024, 1, 30)) == (10 + 4) / 2
-    assert statistics.usual_gap(bought, "user", "at", datetime(2024, 1, 4)) is None
-
-
 def test_a_string_of_many_words_is_text_and_a_code_is_a_category(table):
     rows = "\n".join(f"{i} | large red mug {i} | c{i}" for i in range(6))
     source = table("item:bigint | name:string | code:string\n" + rows)

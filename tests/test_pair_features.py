@@ -24,9 +24,8 @@ from recspark.prepare.latent_classes import Traits
 from recspark.prepare.nearest_users import Pool
 from recspark.prepare.pair_history import History
 from recspark.prepare.ranking import top_per_row
-from recspark.prepare.time_scales import TimeScales
 
-SCALES = TimeScales(horizon=10.0, pace=10.0)
+HORIZON = 10.0
 NUM_ITEMS = 4
 SCHEMA = FeatureSchema(other_tables=("returns",), item_traits=("category",), amounts=("discount",))
 DUE_RATES = np.full((NUM_ITEMS, life_tables.NUM_INTERVALS), 0.25)  # of a line, at any age
@@ -61,11 +60,11 @@ def test_the_share_of_owners_is_that_of_the_pool():
     assert pool_of(np.zeros((0, NUM_ITEMS))).owner_share_N.tolist() == [0] * NUM_ITEMS
 
 
-def block_of(past, others=None, similar=None, pool=None, scales=SCALES):
+def block_of(past, others=None, similar=None, pool=None):
     features = replace(SCHEMA, other_tables=tuple(others or ()))
     names = trend_names(features)
     trend = {name: np.full(NUM_ITEMS, np.nan) for name in names}
-    trend["log_decayed_sales_pace"] = np.array([0.0, 3.0, 2.0, 1.0])
+    trend["log_decayed_sales_horizon"] = np.array([0.0, 3.0, 2.0, 1.0])
     trend["repeat_gap_days"] = np.array([5.0, np.nan, np.nan, np.nan])
     trend["log_price_now"] = np.log([4.0, 1.0, 1.0, 1.0])
     trend["log_owners"] = np.array([2.0, 1.0, 0.0, 0.0])
@@ -76,12 +75,12 @@ def block_of(past, others=None, similar=None, pool=None, scales=SCALES):
     matrix = sparse.csr_matrix(np.zeros((4, 4)) if similar is None else similar)
     nothing = np.empty((NUM_ITEMS, 0))
     states = ItemStates(np.arange(NUM_ITEMS), *4 * (nothing,), matrix)
-    pairs = pair_history.pairs(past, scales)
+    pairs = pair_history.pairs(past, HORIZON)
     found = retrieval.retrieve(
         past, pairs, states, trend, np.arange(past.num_seeds), pool or pool_of(np.zeros((0, 4))),
-        pace=scales.pace, per_seed=4, history_per_entity=9,
+        horizon_days=HORIZON, per_seed=4, history_per_entity=9,
     )  # fmt: skip
-    users = pair_history.seed_columns(past, scales) | habits.habits(past, trend)
+    users = pair_history.seed_columns(past, HORIZON) | habits.habits(past, trend)
     return pair_features.Block(
         past,
         pairs,
@@ -94,7 +93,7 @@ def block_of(past, others=None, similar=None, pool=None, scales=SCALES):
         found,
         others or {},
         features,
-        scales,
+        HORIZON,
     )
 
 
@@ -203,22 +202,6 @@ def test_purchases_one_year_before_the_label_window_are_in_season():
     assert feature_rows(block_of(past))[0, 0]["season_purchases"] == 2
 
 
-@pytest.mark.parametrize(
-    ("horizon", "gap", "pace"), [(7, None, 7), (7, 34, 7), (7, 42, 7), (7, 60, 10), (1, 60, 10)]
-)
-def test_half_lives_follow_customers_who_come_seldom_for_the_horizon(horizon, gap, pace):
-    assert TimeScales.of(horizon_days=horizon, usual_gap_days=gap).pace == pace
-
-
-def test_counts_decay_by_the_pace_and_the_season_lasts_for_the_horizon():
-    slow = TimeScales(horizon=10, pace=40)
-    row = feature_rows(block_of(history(BUYER), scales=slow))[0, 0]
-    assert row["decayed_one"] == pytest.approx(2**-1 + 2**-0.5 + 2**-0.25)
-    assert row["user_decayed_rows"] == pytest.approx(2**-1 + 2 * 2**-0.5 + 2**-0.25 + 2**-0.05)
-    years_ago = history([(0, 0, 366, 1, 1), (0, 0, 364, 1, 1), (0, 0, 354, 1, 1)])
-    assert feature_rows(block_of(years_ago, scales=slow))[0, 0]["season_purchases"] == 1
-
-
 def test_returns_are_counted_per_pair_and_per_user():
     returns = history([(0, 0, 30, 1, 1), (0, 1, 3, 1, 1)])
     rows = feature_rows(block_of(history(BUYER), others={"returns": returns}))
@@ -293,7 +276,7 @@ def test_the_pool_tells_decayed_purchases_per_basket():
     }  # fmt: skip
     rows["time"] = pa.array([days * day for days in rows["time"]], pa.timestamp("us"))
     batches = pa.table(rows).to_batches()
-    (pool,) = nearest_users.pool(iter(batches), {20 * day: 5}, limit=9, pace=SCALES.pace)
+    (pool,) = nearest_users.pool(iter(batches), {20 * day: 5}, limit=9, horizon_days=HORIZON)
     assert pool["items"].to_pylist() == [[1, 2]]
     old, new = 0.85 * 2 ** (-20 / 120) / 2, 2 ** (-10 / 120) / 2
     assert pool["rates"][0].as_py() == pytest.approx([old + new, old])

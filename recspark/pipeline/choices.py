@@ -7,13 +7,11 @@ from pyspark.sql import functions as F
 
 from recspark import schema
 from recspark.gnn.job import MAX_ITEMS_OF_FULL_SOFTMAX, GroupChoice, RankReport
-from recspark.pipeline import pair_tables
 from recspark.pipeline.prepare import Prepared
 from recspark.pipeline.start import Run
 from recspark.prepare import interactions
 from recspark.prepare.anchors import EXAMPLES_WANTED
 from recspark.prepare.pair_history import HALF_LIVES
-from recspark.prepare.time_scales import PACES_PER_GAP
 from recspark.tracking import Run as TrackedRun
 
 log = logging.getLogger(__name__)
@@ -51,11 +49,12 @@ def record(
     highest = max(epoch.validation_map or 0.0 for epoch in report.history)
     anchors_reason = _wanted(run.settings.snapshots.train_anchors, EXAMPLES_WANTED, "examples")
     epochs_reason = _wanted(run.settings.training.max_epochs, LABELS_WANTED, "labels")
+    days = ", ".join(f"{multiple * run.horizon_days:g}" for multiple in HALF_LIVES.values())
     num_items = run.num_rows[run.query.item_table]
     exact = num_items <= MAX_ITEMS_OF_FULL_SOFTMAX
     told = {
         "candidates": _of_candidates(run, prepared),
-        "half-lives": _of_half_lives(run, prepared),
+        "half-lives": f"{days} days: multiples of the horizon of {run.horizon_days} days",
         "softmax": f"over {'all' if exact else 'some'} items: there are {num_items:,}, and up to "
         f"{MAX_ITEMS_OF_FULL_SOFTMAX:,} it is exact",
         "training anchors": f"{len(anchors)}, {anchors[0]:%Y-%m-%d} to {anchors[-1]:%Y-%m-%d}: "
@@ -79,17 +78,6 @@ def record(
 
 def _wanted(asked: int | None, number: int, what: str) -> str:
     return f"{number:,} {what} are wanted" if asked is None else f"{asked} are set"
-
-
-def _of_half_lives(run: Run, prepared: Prepared) -> str:
-    pace = pair_tables.time_scales(run, prepared.encodings).pace
-    days = ", ".join(f"{multiple * pace:.3g}" for multiple in HALF_LIVES.values())
-    gap = prepared.encodings.usual_gap_days
-    usual = "no customer came twice" if gap is None else f"customers come every {gap:g} days"
-    return (
-        f"{days} days: multiples of {pace:.3g}, the longer of the horizon, {run.horizon_days}, and "
-        f"a {PACES_PER_GAP}th of the days between two visits; {usual}"
-    )
 
 
 def _of_candidates(run: Run, prepared: Prepared) -> str:

@@ -24,7 +24,6 @@ from recspark.prepare import (
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.graph import Graph
 from recspark.prepare.interactions import EventRoles
-from recspark.prepare.time_scales import TimeScales
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +41,7 @@ def write(
     """
     roles = interactions.roles(encodings)
     features = interactions.features(encodings)
-    scales = time_scales(run, encodings)
-    states = _write_states(run, encodings, built, roles, features, scales)
+    states = _write_states(run, encodings, built, roles, features)
     workspace = run.workspace
     pairs = candidates.build(
         built.events,
@@ -54,7 +52,7 @@ def write(
         workspace.paths("entity_pool"),
         workspace.paths("customer_classes"),
         features=features,
-        scales=scales,
+        horizon_days=run.horizon_days,
         settings=run.settings.candidates,
     )
     pairs = workspace.write("candidates", pairs, schema.CANDIDATES)
@@ -69,18 +67,12 @@ def write(
     return encodings, pairs, recall
 
 
-def time_scales(run: Run, encodings: Encodings) -> TimeScales:
-    """Those of the run's query and of the customers that the encodings were fitted to."""
-    return TimeScales.of(horizon_days=run.horizon_days, usual_gap_days=encodings.usual_gap_days)
-
-
 def _write_states(
     run: Run,
     encodings: Encodings,
     built: Graph,
     roles: Sequence[EventRoles],
     features: FeatureSchema,
-    scales: TimeScales,
 ) -> DataFrame:
     """Item states, which are returned, the entity pool, and the classes of its customers."""
     chosen, workspace = run.settings.candidates, run.workspace
@@ -91,7 +83,7 @@ def _write_states(
         built.nodes[encodings.item_table],
         times,
         features=features,
-        scales=scales,
+        horizon_days=run.horizon_days,
         settings=chosen,
     )
     states = workspace.write("item_states", states, schema.ITEM_STATES)
@@ -101,7 +93,7 @@ def _write_states(
         built.nodes[encodings.entity_table],
         times,
         history_per_entity=chosen.history_per_entity,
-        pace=scales.pace,
+        horizon_days=run.horizon_days,
         seed=run.settings.seed,
     )
     workspace.write("entity_pool", pool, schema.ENTITY_POOL)

@@ -37,7 +37,6 @@ from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.item_state_files import ItemStates
 from recspark.prepare.item_trends import trend_names
 from recspark.prepare.pair_history import History
-from recspark.prepare.time_scales import TimeScales
 
 SEED_ROW = -1  # the `kind` of a row that is a seed, not an event
 FOUND_BY = ("all", *retrieval.SOURCES)  # what `hits` counts
@@ -48,7 +47,7 @@ _SEEDS_AT_ONCE = 512  # 100 candidates of 110 features each are 23 MB
 class Plan:
     """What a worker has to know: all of it small."""
 
-    scales: TimeScales
+    horizon_days: float
     per_seed: int
     history_per_entity: int
     features: FeatureSchema
@@ -137,12 +136,12 @@ def _block(
     names = trend_names(plan.features)
     trend = {name: states.trend[:, place] for place, name in enumerate(names)}
     history = by_kind[0]
-    pairs = pair_history.pairs(history, plan.scales)
+    pairs = pair_history.pairs(history, plan.horizon_days)
     pool = nearest_users.load(plan.pool_files, plan.state_files, anchor)
     return pair_features.Block(
         history=history,
         pairs=pairs,
-        users=pair_history.seed_columns(history, plan.scales) | habits.habits(history, trend),
+        users=pair_history.seed_columns(history, plan.horizon_days) | habits.habits(history, trend),
         trend=trend,
         due_rates=states.due_rates,
         classes=customer_class_files.load(
@@ -157,13 +156,13 @@ def _block(
             trend,
             column(seeds, schema.ENTITY),
             pool,
-            pace=plan.scales.pace,
+            horizon_days=plan.horizon_days,
             per_seed=plan.per_seed,
             history_per_entity=plan.history_per_entity,
         ),
         others=dict(zip(plan.features.other_tables, by_kind[1:], strict=True)),
         features=plan.features,
-        scales=plan.scales,
+        horizon_days=plan.horizon_days,
     )
 
 

@@ -11,7 +11,6 @@ from recspark.prepare import candidate_kernel, interactions, nodes
 from recspark.prepare.candidate_kernel import SEED_ROW, Plan
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
-from recspark.prepare.time_scales import TimeScales
 from recspark.settings import Candidates
 
 COLUMNS = (
@@ -31,7 +30,7 @@ def build(
     class_files: Sequence[str],
     *,
     features: FeatureSchema,
-    scales: TimeScales,
+    horizon_days: float,
     settings: Candidates,
 ) -> DataFrame:
     """CANDIDATES without `run_date`: one row per seed, min(per_seed, items on sale) items each.
@@ -46,7 +45,7 @@ def build(
         pool_files: the same of the entity pool.
         class_files: the same of the customers' classes.
         features: which there are.
-        scales: spans of time.
+        horizon_days: length of the label window, days.
         settings: how many candidates, from how long a history.
 
     `features` packs the columns `pair_features.pair_names` of each item in turn.
@@ -62,7 +61,7 @@ def build(
     )
     rows = interactions.union(events, event_roles).unionByName(seeds, allowMissingColumns=True)
     plan = Plan(
-        scales=scales,
+        horizon_days=horizon_days,
         per_seed=settings.per_seed,
         history_per_entity=settings.history_per_entity,
         features=features,

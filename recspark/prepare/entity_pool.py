@@ -26,7 +26,7 @@ def build(
     anchors: Sequence[datetime],
     *,
     history_per_entity: int,
-    pace: float,
+    horizon_days: float,
     seed: int,
 ) -> DataFrame:
     """ENTITY_POOL without `run_date`: about `POOL_SIZE` entities with a history per anchor.
@@ -40,7 +40,7 @@ def build(
         entities: the node table of the entities: node, codes, parents.
         anchors: distinct; without a zone they are UTC.
         history_per_entity: newest distinct items kept of each entity.
-        pace: of `TimeScales`, days.
+        horizon_days: length of the label window, days.
         seed: of the draw.
     """
     purchases = interactions.union(events, [target])
@@ -52,7 +52,7 @@ def build(
         nearest_users.pool,
         thresholds=thresholds,
         limit=history_per_entity,
-        pace=pace,
+        horizon_days=horizon_days,
     )
     pool = drawn.select(columns).repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)
     pool = pool.join(nodes.traits(entities, schema.ENTITY), on=schema.ENTITY, how="inner")

@@ -126,12 +126,6 @@ def fit(
         events={name: fitted[name] for name in settings.event_tables},
         item_keys=_sold_often(sources[target], query, newest_train_anchor),
         text_buckets=settings.model.text_buckets,
-        usual_gap_days=statistics.usual_gap(
-            sources[target].frame,
-            query.target_entity_key,
-            str(settings.tables[target].time_column),
-            newest_train_anchor,
-        ),
     )
 
 

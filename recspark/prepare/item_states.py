@@ -13,7 +13,6 @@ from recspark.prepare import interactions, item_trends, life_tables, nodes, simi
 from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
-from recspark.prepare.time_scales import TimeScales
 from recspark.settings import Candidates
 
 ITEMS_PER_FILE = 100_000  # of one anchor: readers of an anchor skip the files of others
@@ -27,7 +26,7 @@ def build(
     anchors: Sequence[datetime],
     *,
     features: FeatureSchema,
-    scales: TimeScales,
+    horizon_days: float,
     settings: Candidates,
 ) -> DataFrame:
     """ITEM_STATES without `run_date`: one row per anchor and item that exists at it.
@@ -38,7 +37,7 @@ def build(
         items: the node table of the items: node, start_time, end_time, codes, parents.
         anchors: distinct; without a zone they are UTC.
         features: which columns there are.
-        scales: spans of time.
+        horizon_days: length of the label window, days.
         settings: how many similar items, from how long a history.
 
     `trend` has the columns `item_trends.trend_names`; NaN where unknown.
@@ -48,7 +47,7 @@ def build(
     """
     moments = sorted(microseconds(anchor) for anchor in anchors)
     all_events = interactions.union(events, event_roles)
-    trends = _trends(all_events, items, moments, scales, features)
+    trends = _trends(all_events, items, moments, horizon_days, features)
     target = all_events.where(F.col(interactions.KIND) == 0)
     num_items = (items.agg(F.max(schema.NODE)).collect()[0][0] or 0) + 1
     similar = _similar(target, num_items, moments, settings)
@@ -76,7 +75,7 @@ def _trends(
     events: DataFrame,
     items: DataFrame,
     moments: Sequence[int],
-    scales: TimeScales,
+    horizon_days: float,
     features: FeatureSchema,
 ) -> DataFrame:
     item_rows = items.select(
@@ -88,7 +87,7 @@ def _trends(
     kernel = partial(
         item_trends.trends,
         anchors=list(moments),
-        scales=scales,
+        horizon_days=horizon_days,
         features=features,
     )
     rows = events.unionByName(item_rows, allowMissingColumns=True)

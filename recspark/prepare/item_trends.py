@@ -24,7 +24,6 @@ from recspark.prepare.arrow_rows import (
 from recspark.prepare.feature_schema import FeatureSchema, of_amount
 from recspark.prepare.pair_history import YEAR, mean, ratio
 from recspark.prepare.repeats import Spells
-from recspark.prepare.time_scales import TimeScales
 
 WINDOWS = (7, 14, 30, 60, 120, 365)  # days
 RATE_WINDOWS = (60, 120)  # days over which a rate of sales is taken
@@ -42,7 +41,7 @@ OF_TARGET = (
     *(f"log_buyers_{w}" for w in WINDOWS),
     *(f"sales_ratio_{a}_{b}" for a, b in itertools.pairwise(WINDOWS)),
     *(f"log_decayed_sales_{h}" for h in HALF_LIVES),
-    "log_decayed_sales_pace",
+    "log_decayed_sales_horizon",
     "log_sales_year_ago",
     "season_ratio",
     "days_since_first_sale",
@@ -75,7 +74,7 @@ def trend_names(features: FeatureSchema) -> tuple[str, ...]:
 def trends(
     batches: Iterator[pa.RecordBatch],
     anchors: Sequence[int],
-    scales: TimeScales,
+    horizon_days: float,
     features: FeatureSchema,
 ) -> Iterator[pa.RecordBatch]:
     """Kernel over a partition of events and items by item: `COLUMNS`.
@@ -110,7 +109,7 @@ def trends(
         ]
         sales = by_kind[0]
         spells = Spells.of(sales["place"], sales["entity"], sales["age"], len(nodes))
-        found = _of_target(sales, len(nodes), scales)
+        found = _of_target(sales, len(nodes), horizon_days)
         found |= {
             "repeat_rate": spells.repeat_rate(),
             "repeat_gap_days": spells.median_days(),
@@ -155,24 +154,23 @@ def _of_kind(rows: Columns, seen: Array, place: Array, anchor: int, kind: int) -
     }
 
 
-def _of_target(sales: Columns, num_items: int, scales: TimeScales) -> Columns:
+def _of_target(sales: Columns, num_items: int, horizon: float) -> Columns:
     place, age = sales["place"], sales["age"]
     return {
-        **_volumes(place, age, num_items, scales),
-        **_buyers(sales, num_items, scales.horizon),
+        **_volumes(place, age, num_items, horizon),
+        **_buyers(sales, num_items, horizon),
         **_prices(sales, num_items),
     }
 
 
-def _volumes(place: Array, age: Array, num_items: int, scales: TimeScales) -> Columns:
+def _volumes(place: Array, age: Array, num_items: int, horizon: float) -> Columns:
     found: Columns = {}
-    horizon = scales.horizon
     counts = {w: np.bincount(place[age < w], minlength=num_items) for w in WINDOWS}
     for w in WINDOWS:
         found[f"log_sales_{w}"] = np.log1p(counts[w])
     for a, b in itertools.pairwise(WINDOWS):
         found[f"sales_ratio_{a}_{b}"] = ratio(counts[a] / a, counts[b] / b)
-    for name, half_life in [*((str(h), float(h)) for h in HALF_LIVES), ("pace", scales.pace)]:
+    for name, half_life in [*((str(h), float(h)) for h in HALF_LIVES), ("horizon", horizon)]:
         decayed = np.bincount(place, np.exp2(-age / half_life), num_items)
         found[f"log_decayed_sales_{name}"] = np.log1p(decayed)
     # The same days one year ago as the label window: ages in [365 - horizon, 365).

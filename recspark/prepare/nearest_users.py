@@ -60,14 +60,14 @@ class Votes:
 
     rate: sparse.csr_matrix  # of their decayed purchases per basket
     rate_of_nearest: sparse.csr_matrix  # the same over the `NEAREST` only
-    recent: sparse.csr_matrix  # of whether they bought it lately
+    recent: sparse.csr_matrix  # of whether they bought it within the last horizon
 
 
 def pool(
     batches: Iterator[pa.RecordBatch],
     thresholds: Mapping[int, int],
     limit: int,
-    pace: float,
+    horizon_days: float,
 ) -> Iterator[pa.RecordBatch]:
     """Kernel over a partition of purchases by entity: ENTITY_POOL without run_date.
 
@@ -84,7 +84,7 @@ def pool(
         if not seen.any():
             continue
         ages = (anchor - time[seen]) / DAY
-        rates = _rates(row[seen], item[seen], ages, pace)
+        rates = _rates(row[seen], item[seen], ages, horizon_days)
         rows, items, sums, newest = newest_items(row[seen], item[seen], ages, rates, limit)
         owners, lengths = np.unique(rows, return_counts=True)
         yield pa.RecordBatch.from_arrays(
@@ -99,12 +99,12 @@ def pool(
         )
 
 
-def _rates(rows: Array, items: Array, ages: Array, pace: float) -> Array:
+def _rates(rows: Array, items: Array, ages: Array, horizon_days: float) -> Array:
     """What each purchase adds to the vector of its entity; rows ascend, oldest first within."""
     size, unknown = int(rows.max()) + 1, np.full(len(rows), np.nan)
     past = History(size, int(items.max()) + 1, rows, items, items, ages, unknown, unknown)
     baskets = np.bincount(rows[past.new_basket()], minlength=size)
-    return ratio(decayed_by_basket(past, pace), baskets[rows])
+    return ratio(decayed_by_basket(past, horizon_days), baskets[rows])
 
 
 @lru_cache(maxsize=2)
@@ -138,14 +138,14 @@ def directions(vectors: sparse.csr_matrix) -> sparse.csr_matrix:
     return (sparse.diags(1 / np.maximum(lengths, 1e-30)) @ vectors).tocsr()
 
 
-def votes(entities: Array, own: sparse.csr_matrix, among: Pool, pace: float) -> Votes:
+def votes(entities: Array, own: sparse.csr_matrix, among: Pool, horizon_days: float) -> Votes:
     """What the nearest of the pool say, each as much as any other, the entity itself left out.
 
     Args:
         entities: int64 (S,), the seeds.
         own: float32 (S, N), their vectors, as the pool's but for their lengths.
         among: of the same anchor and items.
-        pace: days; purchases younger than this are recent.
+        horizon_days: purchases younger than this are recent.
     """
     seeds = len(entities)
     cosines = (directions(own) @ among.directions.T).tocsr()
@@ -156,7 +156,7 @@ def votes(entities: Array, own: sparse.csr_matrix, among: Pool, pace: float) -> 
     )
     everyone = _means(nearest, len(among.entities))
     recent = among.rates.copy()
-    recent.data = (among.ages.data < pace).astype(np.float32)
+    recent.data = (among.ages.data < horizon_days).astype(np.float32)
     recent.eliminate_zeros()
     few = _means(nearest[:, :NEAREST], len(among.entities))
     return Votes(

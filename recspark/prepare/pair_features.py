@@ -1,7 +1,7 @@
 """Features of (seed, candidate) pairs, in groups that can be switched off one by one.
 
 All are computed from rows `<= anchor`; times in days; NaN where unknown. numpy only. Half-lives
-are multiples of the pace (`time_scales`): quarter 0.25, one 1, three 3, twelve 12.
+are multiples of the horizon: quarter 0.25, one 1, three 3, twelve 12.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,6 @@ from recspark.prepare.pair_history import (
     ratio,
 )
 from recspark.prepare.retrieval import SOURCES, Retrieved
-from recspark.prepare.time_scales import TimeScales
 
 SOURCE_RANKS = tuple(f"{source}_rank" for source in SOURCES)
 USER = (
@@ -129,7 +128,7 @@ class Block:
     retrieved: Retrieved
     others: dict[str, History]  # further event tables, by name
     features: FeatureSchema
-    scales: TimeScales
+    horizon_days: float
 
     @property
     def seed(self) -> Array:
@@ -167,7 +166,7 @@ def features(block: Block) -> Array:
     )  # fmt: skip
     found |= _chances(block, found[TASTE], pair["days_since_last"], item)
     for name, other in block.others.items():
-        found |= _of_other(name, other, keys, seed, block.scales.pace)
+        found |= _of_other(name, other, keys, seed, block.horizon_days)
     names = pair_names(block.features)
     matrix = np.empty((len(keys), len(names)), dtype=np.float32)
     for place, name in enumerate(names):
@@ -216,7 +215,7 @@ def _chances(block: Block, taste: Array, days: Array, item: Array) -> Columns:
 
     What is not due is wanted in proportion to taste and demand, as everybody's demand sums to 1.
     """
-    is_due = due.mean_chance(block.due_rates[item], days, block.scales.horizon)
+    is_due = due.mean_chance(block.due_rates[item], days, block.horizon_days)
     wanted = np.exp(taste) / np.exp(block.log_demand_N).sum()
     return {
         "due_chance": np.where(np.isnan(days), np.nan, due.log_chance(is_due)),
@@ -244,7 +243,7 @@ def _habits(user: Columns, trend: Columns) -> Columns:
     }
 
 
-def _of_other(table: str, other: History, keys: Array, seed: Array, pace: float) -> Columns:
+def _of_other(table: str, other: History, keys: Array, seed: Array, horizon: float) -> Columns:
     """Count, recency and decayed count of a further event table, per pair and per user."""
     here = other.item >= 0
     key = other.seed[here] * other.num_items + other.item[here]
@@ -253,7 +252,7 @@ def _of_other(table: str, other: History, keys: Array, seed: Array, pace: float)
     key, age = key[order], age[order]
     distinct, first, counts = np.unique(key, return_index=True, return_counts=True)
     pair = np.repeat(np.arange(len(distinct)), counts)
-    weight = np.exp2(-age / (HALF_LIVES["three"] * pace))
+    weight = np.exp2(-age / (HALF_LIVES["three"] * horizon))
     pairs = Pairs(
         distinct,
         {

@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 
 from recspark.prepare.arrow_rows import Array, Columns, differs
-from recspark.prepare.time_scales import TimeScales
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,7 @@ def decay_names(prefix: str) -> tuple[str, ...]:
     return tuple(f"{prefix}_{name}" for name in HALF_LIVES)
 
 
-HALF_LIVES = {"quarter": 0.25, "one": 1.0, "three": 3.0, "twelve": 12.0}  # paces
+HALF_LIVES = {"quarter": 0.25, "one": 1.0, "three": 3.0, "twelve": 12.0}  # horizons
 SLOW_HALF_LIVES = ("one", "three", "twelve")
 LAST_BASKETS = (1, 3, 5, 10)
 BASKET_DECAYS = (50, 70, 85, 95)  # percent that a basket weighs against the next newer one
@@ -87,13 +86,13 @@ def basket_decay_names(prefix: str) -> tuple[str, ...]:
     return tuple(f"{prefix}_{percent}" for percent in BASKET_DECAYS)
 
 
-def decayed_by_basket(history: History, pace: float) -> Array:
+def decayed_by_basket(history: History, horizon: float) -> Array:
     """float64 (E,): what a row counts, less for every basket since and for its age."""
-    by_age = np.exp2(-history.age / (HALF_LIVES["twelve"] * pace))
+    by_age = np.exp2(-history.age / (HALF_LIVES["twelve"] * horizon))
     return np.asarray(_RATE_DECAY**history.baskets_ago * by_age)
 
 
-def seed_columns(history: History, scales: TimeScales) -> Columns:
+def seed_columns(history: History, horizon: float) -> Columns:
     """Per seed, float64 (S,): tempo, tenure, sizes and totals; NaN where there is no history."""
     size = history.num_seeds
     opens = history.new_basket()
@@ -108,7 +107,7 @@ def seed_columns(history: History, scales: TimeScales) -> Columns:
     units = np.bincount(history.seed, history.units, size)
     known = history.price > 0
     log_price = np.log(np.where(known, history.price, 1.0))
-    in_season, ago = _same_season(history.age, scales.horizon), history.baskets_ago
+    in_season, ago = _same_season(history.age, horizon), history.baskets_ago
     of_baskets = {
         name: np.bincount(history.seed, (percent / 100) ** ago, size)
         for name, percent in zip(basket_decay_names("basket_rows"), BASKET_DECAYS, strict=True)
@@ -126,13 +125,13 @@ def seed_columns(history: History, scales: TimeScales) -> Columns:
         "row_quantity": ratio(units, rows),
         "spend": spend,
         "log_price": mean(history.seed[known], log_price[known], size),
-        "decayed_rows": np.bincount(history.seed, np.exp2(-history.age / scales.pace), size),
+        "decayed_rows": np.bincount(history.seed, np.exp2(-history.age / horizon), size),
         "season_rows": np.bincount(history.seed[in_season], minlength=size).astype(float),
         **{name: mean(history.seed, values, size) for name, values in history.amounts.items()},
     }
 
 
-def pairs(history: History, scales: TimeScales) -> Pairs:
+def pairs(history: History, horizon: float) -> Pairs:
     """Aggregate the rows of existing items to pairs; see the names in `pair_features`."""
     order = np.lexsort((np.arange(len(history.seed)), history.item, history.seed))
     order = order[history.item[order] >= 0]
@@ -143,24 +142,18 @@ def pairs(history: History, scales: TimeScales) -> Pairs:
     size = int(first.sum())
     visit = differs(key, age)
     last = np.append(np.flatnonzero(first)[1:] - 1, len(key) - 1)[:size]
-    columns = _counts(pair, age, visit, first, last, size, scales)
+    columns = _counts(pair, age, visit, first, last, size, horizon)
     columns |= _basket_counts(pair[visit], ago[visit], ago[last], size)
-    columns |= _amounts(pair, age, history, order, last, size, scales.pace)
+    columns |= _amounts(pair, age, history, order, last, size, horizon)
     columns["rows"] = np.bincount(pair, minlength=size).astype(float)
-    rates = decayed_by_basket(history, scales.pace)[order]
+    rates = decayed_by_basket(history, horizon)[order]
     columns["decayed_by_basket"] = np.bincount(pair, rates, size)
     columns["distinct_items_since"] = _bought_later(key[first] // history.num_items, age[last])
     return Pairs(key[first], columns)
 
 
 def _counts(
-    pair: Array,
-    age: Array,
-    visit: Array,
-    first: Array,
-    last: Array,
-    size: int,
-    scales: TimeScales,
+    pair: Array, age: Array, visit: Array, first: Array, last: Array, size: int, horizon: float
 ) -> Columns:
     """Purchases, when they were, the gaps between them, and their decayed counts."""
     purchases = np.bincount(pair[visit], minlength=size).astype(float)
@@ -173,7 +166,7 @@ def _counts(
     squares = np.bincount(visits[known], gap[known] ** 2, size)
     spread = np.sqrt(np.maximum(ratio(squares, purchases - 1) - mean_gap**2, 0))
     ends = np.cumsum(purchases).astype(int) - 1
-    in_season = _same_season(age, scales.horizon)
+    in_season = _same_season(age, horizon)
     columns = {
         "purchases": purchases,
         "days_since_last": newest,
@@ -184,7 +177,7 @@ def _counts(
         "season_purchases": np.bincount(pair[in_season], minlength=size).astype(float),
     }
     for name, multiple in HALF_LIVES.items():
-        weight = np.exp2(-at / (multiple * scales.pace))
+        weight = np.exp2(-at / (multiple * horizon))
         columns[f"decayed_{name}"] = np.bincount(visits, weight, size)
     return columns
 
@@ -218,7 +211,7 @@ def _amounts(
     order: Array,
     last: Array,
     size: int,
-    pace: float,
+    horizon: float,
 ) -> Columns:
     units, spend, price = history.units[order], history.spend[order], history.price[order]
     total = np.bincount(pair, units, size)
@@ -239,7 +232,7 @@ def _amounts(
         "last_log_price": last_price,
         "mean_log_price": mean(pair[known], log_price[known], size),
     }
-    weights = {name: np.exp2(-age / (HALF_LIVES[name] * pace)) for name in SLOW_HALF_LIVES}
+    weights = {name: np.exp2(-age / (HALF_LIVES[name] * horizon)) for name in SLOW_HALF_LIVES}
     for name, weight in weights.items():
         columns[f"decayed_quantity_{name}"] = np.bincount(pair, units * weight, size)
         columns[f"decayed_spend_{name}"] = np.bincount(pair, spend * weight, size)

@@ -20,7 +20,7 @@ SOURCES = (
     "popular",
     "new",
 )  # equal ranks merge in this order
-_NEW_FOR_PACES = 2.0  # an item is new for so long after it first sold or went on sale
+_NEW_FOR_HORIZONS = 2.0  # an item is new for so long after it first sold or went on sale
 _NEW_SHARE = 5  # one in so many candidates, at most, is there because it is new
 _FAINT = 1e-30  # keeps purchases of long ago above 0 in float32
 
@@ -42,13 +42,13 @@ def retrieve(
     entities: Array,
     pool: Pool,
     *,
-    pace: float,
+    horizon_days: float,
     per_seed: int,
     history_per_entity: int,
 ) -> Retrieved:
     """Exactly min(per_seed, N) distinct existing items for every seed, ties by item.
 
-    `entities` (S,) are the seeds' nodes, `pool` is of the same anchor, `pace` that of `TimeScales`.
+    `entities` (S,) are the seeds' nodes, `pool` is of the same anchor.
     """
     seeds, num_items = history.num_seeds, history.num_items
     limit = min(per_seed, num_items)
@@ -57,10 +57,10 @@ def retrieve(
     bought, _ = top_per_row(owner, owned, frequency, seeds, limit)
     taste, ages = _taste(history, history_per_entity)
     together = product(taste, states.similar)
-    votes = nearest_users.votes(entities, _rates(pairs, seeds, num_items), pool, pace)
+    votes = nearest_users.votes(entities, _rates(pairs, seeds, num_items), pool, horizon_days)
     copurchased, neighbours = _best(together, limit), _best(votes.rate, limit)
-    popular = np.lexsort((np.arange(num_items), -trend["log_decayed_sales_pace"]))
-    new = _new_items(trend, pace)[: max(limit // _NEW_SHARE, 1)]
+    popular = np.lexsort((np.arange(num_items), -trend["log_decayed_sales_horizon"]))
+    new = _new_items(trend, horizon_days)[: max(limit // _NEW_SHARE, 1)]
     lists = {
         "bought": bought,
         "copurchased": copurchased,
@@ -81,7 +81,7 @@ def retrieve(
     columns["basket_similarity"] = _cells(product(_last_basket(history), states.similar), keys)
     columns |= {f"neighbours_{name}": _cells(said, keys) for name, said in vars(votes).items()}
     best, because = closest.closest(taste, states.similar, keys)
-    young = closest.young(taste, ages, pace)
+    young = closest.young(taste, ages, horizon_days)
     columns["closest_similarity"] = best
     columns["closest_recent_similarity"], _ = closest.closest(young, states.similar, keys)
     columns["recent_copurchase"] = _cells(product(young, states.similar), keys)
@@ -126,14 +126,14 @@ def _cells(matrix: sparse.csr_matrix, keys: Array) -> Array:
     return _look_up(rows * matrix.shape[1] + matrix.indices, matrix.data, keys, 0.0)
 
 
-def _new_items(trend: Columns, pace: float) -> Array:
+def _new_items(trend: Columns, horizon_days: float) -> Array:
     """Recently started items, by sales per day since; ties by item."""
     age = np.fmin(trend["days_on_sale"], np.inf)
     age = np.where(np.isnan(age), trend["days_since_first_sale"], age)
-    recent = np.flatnonzero(age < _NEW_FOR_PACES * pace)
+    recent = np.flatnonzero(age < _NEW_FOR_HORIZONS * horizon_days)
     # A week in the denominator keeps the first sale of a day-old item from topping the list.
-    per_day = (np.expm1(trend["log_sales_365"][recent]) + 0.5) / (age[recent] + 7)
-    return recent[np.lexsort((recent, -per_day))]
+    pace = (np.expm1(trend["log_sales_365"][recent]) + 0.5) / (age[recent] + 7)
+    return recent[np.lexsort((recent, -pace))]
 
 
 def _merge(lists: dict[str, Array], num_seeds: int, num_items: int, limit: int) -> Array:

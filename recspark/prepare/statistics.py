@@ -58,26 +58,6 @@ def fit_table(
     )
 
 
-def usual_gap(
-    events: DataFrame, entity: str, time: str, newest_train_anchor: datetime
-) -> float | None:
-    """Days between two visits of an entity: its mean gap, the median over those that came twice.
-
-    A visit is a day with at least one of the `events`. None where nobody came twice.
-    """
-    moment = F.col(time).cast("timestamp")
-    seen = events.where(is_visible(moment, F.lit(newest_train_anchor)))
-    day = F.to_date(moment).alias("day")
-    days = seen.where(F.col(entity).isNotNull()).select(entity, day).distinct()
-    visits = days.groupBy(entity).agg(
-        F.datediff(F.max("day"), F.min("day")).alias("span"), F.count("day").alias("number")
-    )
-    # A tenth of a day: so few distinct values that a median of millions of entities is small work.
-    gap = F.round(F.col("span") / (F.col("number") - 1), 1)
-    found = visits.where(F.col("number") > 1).agg(F.median(gap)).collect()[0][0]
-    return None if found is None else float(found)
-
-
 def _kinds(name: str, source: DataFrame, declared: Table, is_event: bool) -> dict[str, str]:
     """Column to number, string, category or time, for the columns that are read."""
     keys = {declared.primary_key, declared.time_column, declared.end_time_column}
