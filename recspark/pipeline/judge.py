@@ -212,7 +212,7 @@ def table(verdict: Judgement, title: str) -> Group:
 
 def summary_table(summary: Summary) -> Group:
     """What a backtest shows together, for the terminal."""
-    title = f"Mean of {summary.num_dates} dates, {summary.num_seeds} seeds"
+    title = f"Mean over dates ({summary.num_dates}) and seeds ({summary.num_seeds})"
     return Group(
         terminal.metrics_table(
             summary.methods,
