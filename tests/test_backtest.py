@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import statistics
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,8 +26,11 @@ def folder(spark, tmp_path_factory):
     checkerboard.shop().write(spark, folder)
     content = checkerboard.settings_of(folder)
     del content["evaluation"]  # all baselines
-    # Weak on purpose: with trees every seed solves the board, and no two would differ.
-    content["training"] |= {"num_processes": 1, "max_epochs": 1, "trees": False}
+    # Weak on purpose: with trees or a usual rate every seed solves the board, and no two differ.
+    content["training"] |= {
+        "num_processes": 1, "max_epochs": 1, "trees": False,
+        "learning_rate": 0.0001, "graph_learning_rate": 0.0001,
+    }  # fmt: skip
     config = checkerboard.write_config(content, folder)
     main.callback(config=config, dates=DATES, seeds=SEEDS, json_file=str(folder / "out.json"))
     return folder
@@ -51,6 +55,8 @@ def test_every_date_and_seed_is_told_beside_what_they_show_together(folder):
     map_name = f"map_at_{K}"
     found = [run["methods"]["recspark"][map_name] for run in told["runs"]]
     assert summary["methods"]["recspark"][map_name] == pytest.approx(sum(found) / 4)
+    of_seeds = [(found[0] + found[2]) / 2, (found[1] + found[3]) / 2]
+    assert summary["methods"]["recspark"]["std"] == pytest.approx(statistics.stdev(of_seeds))
     assert summary["methods"]["recspark"]["std"] > 0
     assert summary["methods"]["als"]["std"] == pytest.approx(0, abs=1e-12)
     assert summary["slices"]["repeat purchases"]["num_users"] > 0
