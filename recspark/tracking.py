@@ -45,10 +45,6 @@ SIGNATURE = ModelSignature(
         ]
     ),
 )
-CURVES = {  # key in a training history -> name of the curve, after the phase
-    "loss": "loss",
-    "seconds": "seconds_per_epoch",
-}
 MAX_PARAMETERS_PER_REQUEST = 100  # MLflow's limit
 
 
@@ -104,11 +100,12 @@ class Run:
         `<phase>/seconds_per_epoch`, and any other key `<phase>/<key>`. A curve needs a name of its
         own: under the name of a final metric its last point would be taken for that.
         """
+        curves = {
+            "validation_map": f"val_map_at_{k}_per_epoch", "seconds": "seconds_per_epoch"
+        }  # fmt: skip
         for point in history:
             measured = {
-                f"{phase}/val_map_at_{k}_per_epoch"
-                if key == "validation_map"
-                else f"{phase}/{CURVES.get(key, key)}": v
+                f"{phase}/{curves.get(key, key)}": v
                 for key, v in point.items()
                 if key != "epoch" and v is not None
             }

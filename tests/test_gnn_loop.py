@@ -14,16 +14,18 @@ from subgraph_factory import ENCODINGS, Shop
 from recspark import progress, settings
 from recspark.evaluate import metrics
 from recspark.files import read_rows
-from recspark.gnn import boosting, choosing, epochs, loop
-from recspark.gnn import steps as taken
+from recspark.gnn import boosting, choosing, epochs, learners, loop, steps
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.job import TrainJob
 from recspark.gnn.model import Network
+from recspark.gnn.progress import ProgressLine
+from recspark.gnn.ranks import Ranks
 from recspark.gnn.validation import Judge, Quality
 from recspark.ranges import RowRange
 
 TRAIN_ANCHORS, VALIDATION_ANCHOR = (50.0, 60.0, 70.0), 80.0
 K = 3
+ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 def write_shop(shop, folder):
@@ -129,7 +131,8 @@ def test_two_processes_reach_the_losses_and_weights_of_one(folder, on_two_ranks,
         assert report.num_steps == alone.num_steps
         for ours, theirs in zip(report.history, alone.history, strict=True):
             assert ours.phase == theirs.phase
-            assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
+            assert ours.heads_loss == pytest.approx(theirs.heads_loss, abs=1e-4)
+            assert ours.graph_loss == pytest.approx(theirs.graph_loss, abs=1e-4)
             assert ours.validation_map == pytest.approx(theirs.validation_map, abs=1e-4)
     for name in ("selected_path", "serving_path"):
         torch.testing.assert_close(
@@ -144,7 +147,9 @@ def test_a_rank_without_rows_takes_part_and_changes_nothing(folder, on_two_ranks
     alone = loop.train(job_of(folder, tmp_path, max_epochs=1))
     assert idle[1].num_rows == {}
     assert idle[1].num_steps == alone.num_steps
-    assert idle[1].history[0].loss == pytest.approx(alone.history[0].loss, abs=1e-4)
+    for name in ("heads_loss", "graph_loss"):
+        expected = getattr(alone.history[0], name)
+        assert getattr(idle[1].history[0], name) == pytest.approx(expected, abs=1e-4)
     assert idle[1].best_validation_map == pytest.approx(alone.best_validation_map, abs=1e-4)
 
 
@@ -160,23 +165,23 @@ def test_a_run_killed_in_its_second_epoch_resumes_to_the_weights_of_one_never_ki
     job = replace(job, model=job.model.model_copy(update={"dropout": 0.2}))
     whole = loop.train(replace(job, checkpoint_dir=str(tmp_path / "whole")))
 
-    steps = iter(range(4))  # three steps an epoch: the fifth step dies
+    graph_steps = iter(range(4))  # three steps an epoch: the fifth step dies
 
     def dying(*arguments):
-        if next(steps, None) is None:
+        if next(graph_steps, None) is None:
             raise Killed
         return alive(*arguments)
 
-    alive = taken.draw_negatives
-    monkeypatch.setattr(taken, "draw_negatives", dying)
+    alive = learners.draw_negatives
+    monkeypatch.setattr(learners, "draw_negatives", dying)
     with pytest.raises(Killed):
         loop.train(job)
-    monkeypatch.setattr(taken, "draw_negatives", alive)
+    monkeypatch.setattr(learners, "draw_negatives", alive)
     resumed = loop.train(job)
     assert resumed.resumed_from_epoch == 1
-    assert resumed.num_steps == whole.num_steps - 3
+    assert resumed.num_steps == whole.num_steps - 6
     for ours, theirs in zip(resumed.history, whole.history, strict=True):
-        assert ours.loss == theirs.loss
+        assert (ours.heads_loss, ours.graph_loss) == (theirs.heads_loss, theirs.graph_loss)
     for name in ("selected_path", "serving_path"):
         ours, theirs = (torch.load(getattr(report, name)) for report in (resumed, whole))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -187,8 +192,8 @@ def test_a_checkpoint_of_another_seed_is_not_resumed(folder, tmp_path):
     first = loop.train(job)
     again, other = loop.train(job), loop.train(replace(job, seed=12))
     assert (again.num_steps, again.resumed_from_epoch) == (0, 1)
-    assert (other.num_steps, other.resumed_from_epoch) == (3, 0)
-    assert other.history[0].loss != first.history[0].loss
+    assert (other.num_steps, other.resumed_from_epoch) == (6, 0)
+    assert other.history[0].graph_loss != first.history[0].graph_loss
 
 
 def qualities(means, deviation=0.005):
@@ -224,10 +229,12 @@ def test_of_epochs_as_good_but_for_chance_the_last_is_chosen(
     phases = [epoch.phase for epoch in report.history]
     assert phases == ["selected"] * 3 + ["annealed"] * len(annealed)
     if annealed:
-        schedules = [
-            torch.load(tmp_path / f"{phase}.pt")["schedule"] for phase in ("selected", "annealed")
-        ]
-        assert [schedule["total_steps"] for schedule in schedules] == [9, 6]
+        for part in ("heads", "graph"):
+            schedules = [
+                torch.load(tmp_path / f"{phase}.pt")["schedules"][part]
+                for phase in ("selected", "annealed")
+            ]
+            assert [schedule["total_steps"] for schedule in schedules] == [9, 6]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +291,7 @@ def test_the_served_network_never_reads_a_group_that_validation_left_out(
         assert used <= {"f0"}
     # The refitted one was trained without it: nothing but decay moved the weights of its places.
     first_layer = "pair_head.perceptrons.0.0.weight"
-    taken.seed_torch(job.seed)
+    steps.seed_torch(job.seed)
     before = Network(grouped, job.model).state_dict()[first_layer]
     moved = torch.load(report.serving_path)[first_layer] / before
     assert float(moved[:, 1:3].std()) < 1e-6 < float(moved[:, 0].std())
@@ -306,14 +313,15 @@ def test_the_network_learns_the_checkerboard_far_beyond_popularity(tmp_path):
     )[metrics.name(metrics.MAP, K)]
     assert np.nanmean(values) < 0.4
     assert report.best_validation_map > 0.8
-    losses = [epoch.loss for epoch in report.history]
+    losses = [epoch.graph_loss for epoch in report.history]
     assert losses[-1] < 0.7 * losses[0]
     *_, best = (epoch for epoch in report.history if epoch.epoch == report.best_epoch)
     assert best.tower_weight > 0  # tastes stand in the nodes' columns, which only the graph reads
     assert best.map_without_graph < best.validation_map - 0.1
     told = progress.read(Path(job.progress_path))
     last = report.history[-1]
-    assert (told.phase, told.epoch, told.epochs) == (last.phase, last.epoch, last.epoch)
+    expected = (f"{last.phase}, graph", last.epoch, last.epoch)
+    assert (told.phase, told.epoch, told.epochs) == expected
     assert told.step == told.steps == report.num_steps / len(report.history)
     assert told.seconds_left == 0
     assert told.seeds_per_second > 0
@@ -325,7 +333,7 @@ def test_training_with_sampled_items_encodes_only_those_and_learns_too(tmp_path,
     write_shop(Shop(share_of_candidates=1), tmp_path)
     job = job_of(tmp_path, tmp_path / "run", max_epochs=12, patience=12)
     report = loop.train(job)
-    losses = [epoch.loss for epoch in report.history]
+    losses = [epoch.graph_loss for epoch in report.history]
     assert losses[-1] < 0.8 * losses[0]
     assert report.best_validation_map > 0.5
 
@@ -336,21 +344,54 @@ def test_the_saved_state_fits_a_network_built_from_encodings_and_settings(folder
     network.load_state_dict(torch.load(loop.train(job).serving_path))
 
 
-def test_heads_and_graph_learn_at_rates_of_their_own_that_come_down():
-    network = Network(ENCODINGS, settings.Model(width=16, id_width=8))
-    training = settings.Training(learning_rate=0.01, graph_learning_rate=0.001)
-    optimizer, schedule = taken.descent(network, training, num_steps=10)
-    rates = []
-    for _ in range(10):
-        rates.append([group["lr"] for group in optimizer.param_groups])
-        optimizer.step()
-        schedule.step()
-    np.testing.assert_allclose(np.max(rates, axis=0), [0.01, 0.001], rtol=0.05)
-    assert max(rates[-1]) < 1e-6
-    heads, graph = (set(map(id, group["params"])) for group in optimizer.param_groups)
+def test_heads_and_graph_learn_at_rates_of_their_own_that_come_down(folder, tmp_path):
+    job = job_of(folder, tmp_path, learning_rate=0.01, graph_learning_rate=0.001)
+    network = Network(ENCODINGS, job.model)
+    setting = steps.Setting(job=job, ranks=ALONE, catalogue=None, encodings=ENCODINGS)
+    groups = GroupStore.of_ranges(job.ranges["train"][0], tmp_path / "train.arrow")
+    share = steps.Share(groups=groups, is_own=True)
+    pair = [
+        one(network, setting, share, 4) for one in (learners.HeadLearner, learners.GraphLearner)
+    ]
+    for learner, peak in zip(pair, (0.01, 0.001), strict=True):
+        rates = []
+        for _ in range(4 * learner.steps_per_epoch):
+            rates.append(learner.optimizer.param_groups[0]["lr"])
+            learner.optimizer.step()
+            learner.schedule.step()
+        assert max(rates) == pytest.approx(peak, rel=0.05)
+        assert rates[-1] < peak / 1000
+    heads, graph = (set(map(id, one.optimizer.param_groups[0]["params"])) for one in pair)
     assert heads == set(map(id, network.pair_head.parameters()))
     assert heads.isdisjoint(graph)
     assert heads | graph == set(map(id, network.parameters()))
+
+
+@pytest.mark.parametrize("part", ["heads", "graph"])
+def test_a_step_of_one_part_leaves_the_other_as_it_was(folder, tmp_path, part):
+    job = job_of(folder, tmp_path)
+    network, shop = Network(ENCODINGS, job.model), Shop()
+    catalogue = shop.catalogue(TRAIN_ANCHORS)
+    setting = steps.Setting(job=job, ranks=ALONE, catalogue=catalogue, encodings=ENCODINGS)
+    groups = GroupStore.of_ranges(job.ranges["train"][0], tmp_path / "train.arrow")
+    kind = {"heads": learners.HeadLearner, "graph": learners.GraphLearner}[part]
+    learner = kind(network, setting, steps.Share(groups=groups, is_own=True), 1)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    learner.run(1, ProgressLine(tmp_path / "line.json", "fit", 1, learner.steps_per_epoch, 0))
+    moved = {name for name, value in network.named_parameters() if (value != before[name]).any()}
+    prefix = {"heads": "pair_head.", "graph": "graph."}[part]
+    assert moved
+    assert all(name.startswith(prefix) for name in moved)
+
+
+def test_the_graph_learns_from_twice_as_many_seeds_a_step(folder, tmp_path):
+    job = job_of(folder, tmp_path, groups_per_batch=1)  # two groups of each of three anchors
+    network = Network(ENCODINGS, job.model)
+    setting = steps.Setting(job=job, ranks=ALONE, catalogue=None, encodings=ENCODINGS)
+    groups = GroupStore.of_ranges(job.ranges["train"][0], tmp_path / "train.arrow")
+    share = steps.Share(groups=groups, is_own=True)
+    assert learners.HeadLearner(network, setting, share, 1).steps_per_epoch == 6
+    assert learners.GraphLearner(network, setting, share, 1).steps_per_epoch == 3
 
 
 def test_every_group_is_in_one_batch_an_epoch_and_batches_have_one_anchor():

@@ -7,8 +7,8 @@ import torch
 from subgraph_factory import ENCODINGS, Shop
 
 from recspark.gnn import batches, candidate_loss, catalogue_loss, loss
+from recspark.gnn.graph import GraphScores
 from recspark.gnn.items import ItemVectors
-from recspark.gnn.model import Outputs
 from recspark.settings import CandidateLoss
 
 SEEDS = torch.tensor([0, 0, 0, 0, 0, 2, 2, 2])
@@ -94,95 +94,94 @@ def batch():
 
 
 @pytest.fixture
-def outputs(batch):
+def scores():
     generator = torch.Generator().manual_seed(1)
 
     def draw(*shape):
         return torch.randn(shape, generator=generator)
 
     items = ItemVectors(nodes_J=torch.arange(12), tower_JD=draw(12, 8), prior_J=draw(12))
-    pairs_CH = draw(len(batch.candidate_items_C), 2)
-    return Outputs(entity_BD=draw(3, 8), items=items, pairs_CH=pairs_CH, tower_weight=0.5)
+    return GraphScores(entity_BD=draw(3, 8), items=items)
+
+
+@pytest.fixture
+def pairs_CH(batch):
+    shape = (len(batch.candidate_items_C), 2)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(2)).requires_grad_()
 
 
 AVAILABLE = torch.tensor([i not in (4, 9) for i in range(12)])
 
 
-def test_the_softmax_is_the_mean_over_labels_on_sale_against_all_items_on_sale(batch, outputs):
-    found = catalogue_loss.full_softmax(outputs, batch, AVAILABLE)
+def test_the_softmax_is_the_mean_over_labels_on_sale_against_all_items_on_sale(batch, scores):
+    found = catalogue_loss.full_softmax(scores, batch, AVAILABLE)
     for seed in range(3):
-        share = outputs.all_logits()[seed].masked_fill(~AVAILABLE, -math.inf).log_softmax(0)
+        share = scores.all_logits()[seed].masked_fill(~AVAILABLE, -math.inf).log_softmax(0)
         labels = batch.label_items_L[batch.label_seeds_L == seed]
         expected = -share[labels[AVAILABLE[labels]]].mean()
         torch.testing.assert_close(found[seed], expected)
 
 
-def test_the_sampled_softmax_over_every_item_once_equals_the_full_one(batch, outputs):
+def test_the_sampled_softmax_over_every_item_once_equals_the_full_one(batch, scores):
     every = AVAILABLE.nonzero().squeeze(1)
     torch.testing.assert_close(
-        catalogue_loss.sampled_softmax(outputs, batch, AVAILABLE, every),
-        catalogue_loss.full_softmax(outputs, batch, AVAILABLE),
+        catalogue_loss.sampled_softmax(scores, batch, AVAILABLE, every),
+        catalogue_loss.full_softmax(scores, batch, AVAILABLE),
     )
 
 
-def test_the_sampled_sum_over_items_is_right_on_average(batch, outputs):
+def test_the_sampled_sum_over_items_is_right_on_average(batch, scores):
     generator = torch.Generator().manual_seed(2)
     on_sale = AVAILABLE.nonzero().squeeze(1)
     drawn = [on_sale[torch.randint(len(on_sale), (4,), generator=generator)] for _ in range(2_000)]
     found = torch.stack(
-        [catalogue_loss.sampled_softmax(outputs, batch, AVAILABLE, d) for d in drawn]
+        [catalogue_loss.sampled_softmax(scores, batch, AVAILABLE, d) for d in drawn]
     )
     assert found.std(0).max() > 0.01
     # exp(loss) is the estimated sum times a constant, so its mean has no bias.
-    expected = catalogue_loss.full_softmax(outputs, batch, AVAILABLE).exp()
+    expected = catalogue_loss.full_softmax(scores, batch, AVAILABLE).exp()
     torch.testing.assert_close(found.exp().mean(0), expected, rtol=0.03, atol=0)
 
 
-@pytest.mark.parametrize("of_candidates", get_args(CandidateLoss))
-def test_heads_learn_from_candidates_and_the_graph_from_the_catalogue(
-    batch, outputs, of_candidates
-):
-    def slopes(asked, negatives):
-        entity_BD = outputs.entity_BD.clone().requires_grad_()
-        pairs_CH = outputs.pairs_CH.clone().requires_grad_()
-        shown = replace(outputs, entity_BD=entity_BD, pairs_CH=pairs_CH)
-        loss.loss(shown, asked, AVAILABLE, negatives, of_candidates).total.backward()
-        return entity_BD.grad, pairs_CH.grad
-
-    none = torch.zeros(0, dtype=torch.int64)
-    without_labels = replace(batch, label_seeds_L=none, label_items_L=none)
-    nobody = replace(batch, is_label_C=torch.zeros_like(batch.is_label_C))
-    for negatives in (None, torch.tensor([0, 5, 7])):
-        of_graph, of_heads = slopes(batch, negatives)
-        assert of_graph.abs().max() > 0
-        assert of_heads.abs().max() > 0
-        assert not of_heads[~AVAILABLE[batch.candidate_items_C]].any()
-        torch.testing.assert_close(slopes(nobody, negatives)[0], of_graph)
-        torch.testing.assert_close(slopes(without_labels, negatives)[1], of_heads)
-        assert not slopes(without_labels, negatives)[0].any()
-        assert not slopes(nobody, negatives)[1].any()
+@pytest.mark.parametrize("kind", get_args(CandidateLoss))
+def test_heads_learn_the_mean_over_heads_from_candidates_on_sale(batch, pairs_CH, kind):
+    found = loss.of_heads(pairs_CH, batch, AVAILABLE, kind)
+    found.total.backward()
+    assert pairs_CH.grad.abs().max() > 0
+    assert not pairs_CH.grad[~AVAILABLE[batch.candidate_items_C]].any()
+    buyers = {
+        s for s, i in zip(batch.label_seeds_L, batch.label_items_L, strict=True) if AVAILABLE[i]
+    }
+    assert found.num_seeds == len({int(seed) for seed in buyers})
+    alone = [loss.of_heads(pairs_CH[:, [h]], batch, AVAILABLE, kind).total for h in (0, 1)]
+    torch.testing.assert_close(found.total, sum(alone) / 2)
 
 
-def test_an_item_that_is_not_on_sale_gets_no_gradient(batch, outputs):
+def test_an_item_that_is_not_on_sale_gets_no_gradient(batch, scores):
     prior_J = torch.zeros(12, requires_grad=True)
-    free = replace(outputs, items=replace(outputs.items, prior_J=prior_J))
+    free = replace(scores, items=replace(scores.items, prior_J=prior_J))
     for negatives in (None, torch.tensor([0, 4, 5])):
         prior_J.grad = None
-        loss.loss(free, batch, AVAILABLE, negatives, "lambda_rank").total.backward()
+        loss.of_graph(free, batch, AVAILABLE, negatives).total.backward()
         assert prior_J.grad[~AVAILABLE].tolist() == [0, 0]
         assert prior_J.grad[AVAILABLE].abs().max() > 0
 
 
-def test_a_batch_where_nobody_bought_counts_no_seed_and_has_a_gradient_of_zero(batch, outputs):
-    pairs_CH = outputs.pairs_CH.requires_grad_()
+def test_a_batch_where_nobody_bought_counts_no_seed_and_has_a_gradient_of_zero(
+    batch, scores, pairs_CH
+):
+    entity_BD = scores.entity_BD.requires_grad_()
     none = torch.zeros(0, dtype=torch.int64)
     unlabelled = replace(
         batch, label_seeds_L=none, label_items_L=none, is_label_C=torch.zeros_like(batch.is_label_C)
     )
-    for negatives in (None, torch.tensor([0, 5])):
-        pairs_CH.grad = None
-        found = loss.loss(outputs, unlabelled, AVAILABLE, negatives, "lambda_rank")
+    for found, values in (
+        (loss.of_heads(pairs_CH, unlabelled, AVAILABLE, "lambda_rank"), pairs_CH),
+        (loss.of_heads(pairs_CH, unlabelled, AVAILABLE, "softmax"), pairs_CH),
+        (loss.of_graph(scores, unlabelled, AVAILABLE, None), entity_BD),
+        (loss.of_graph(scores, unlabelled, AVAILABLE, torch.tensor([0, 5])), entity_BD),
+    ):
+        values.grad = None
         found.total.backward()
-        assert found.num_seeds == 0
-        assert found.total == 0
-        assert pairs_CH.grad.abs().max() == 0
+        assert (found.num_seeds, float(found.total)) == (0, 0)
+        assert values.grad.abs().max() == 0

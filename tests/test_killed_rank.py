@@ -58,7 +58,7 @@ def test_a_run_whose_rank_is_killed_resumes_to_the_model_of_a_run_left_alone(
     assert int(Path(checkpoints, "rank-1.pid").read_text()) != killed[0]
     for report in resumed:
         assert 1 <= report.resumed_from_epoch < NUM_EPOCHS
-        assert report.num_steps == 3 * (NUM_EPOCHS - report.resumed_from_epoch)
+        assert report.num_steps == 6 * (NUM_EPOCHS - report.resumed_from_epoch)
         assert [epoch.epoch for epoch in report.history] == list(range(1, NUM_EPOCHS + 1))
     assert [report.resumed_from_epoch for report in alone] == [0, 0]
     ours, theirs = (torch.load(reports[0].serving_path) for reports in (resumed, alone))

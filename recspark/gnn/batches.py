@@ -1,7 +1,7 @@
 """Rows of `subgraphs` become tensors: a few groups of seeds of one anchor are one batch.
 
 Axes: B seeds, N nodes of one (hop, table), E edges, K foreign keys, F numbers or pair features,
-C candidates (or categories), L labels, T candidates left out.
+C candidates (or categories), L labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,12 +57,10 @@ class Edges:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(candidates.Candidates):
-    """Seeds of one anchor and their candidates, with their subgraph and all that they bought."""
+    """Seeds of one anchor with their candidates and labels, and the subgraph around them."""
 
     nodes: Mapping[Place, NodeList]
     edges: Mapping[Place, Edges]
-    label_seeds_L: Tensor  # int64, ascending
-    label_items_L: Tensor  # int64, item nodes
 
 
 def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Batch:
@@ -76,16 +74,7 @@ def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Batch:
     for place in _node_places(encodings):
         nodes[place] = _merge_nodes(place, groups, encodings)
     edges = {place: _merge_edges(place, groups, encodings) for place in _edge_places(encodings)}
-    labels = candidates.merge_offsets(
-        [group.label_offsets for group in groups], candidates.first_seeds(groups)
-    )
-    return Batch(
-        nodes=nodes,
-        edges=edges,
-        label_seeds_L=labels,
-        label_items_L=torch.from_numpy(np.concatenate([group.labels for group in groups])),
-        **candidates.merge(groups, encodings),
-    )
+    return Batch(nodes=nodes, edges=edges, **candidates.merge(groups, encodings))
 
 
 def source_tables(relation: str, encodings: Encodings) -> tuple[str, ...]:
@@ -114,8 +103,6 @@ class _Group(candidates.CandidateRow):
         super().__init__(batch, row)
         self.nodes = _structs(batch.column(schema.NODES)[row].values, "table")
         self.edges = _structs(batch.column("edges")[row].values, schema.RELATION)
-        self.label_offsets = arrow.flat(batch, "label_offsets", row, np.int64)
-        self.labels = arrow.flat(batch, schema.LABELS, row, np.int64)
         self.positions: dict[Place, np.ndarray] = {}  # of each list's nodes in the batch's list
         self.is_first: dict[Place, np.ndarray] = {}  # whether no group before has the node
 

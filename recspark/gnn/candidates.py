@@ -1,6 +1,7 @@
-"""The candidates of rows of `subgraphs` become tensors.
+"""The candidates and labels of rows of `subgraphs` become tensors.
 
-Axes: B seeds, C candidates, F pair features, W candidates of one seed padded to the widest.
+Axes: B seeds, C candidates, F pair features, L labels, W candidates of one seed padded to the
+widest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from recspark.gnn import arrow
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Seeds of one anchor and their candidates."""
+    """Seeds of one anchor, their candidates and all that they bought."""
 
     anchor_days: float
     num_seeds: int
@@ -27,6 +28,8 @@ class Candidates:
     candidate_items_C: Tensor  # int64, item nodes
     features_CF: Tensor  # float32, NaN where missing
     is_label_C: Tensor  # bool
+    label_seeds_L: Tensor  # int64, ascending
+    label_items_L: Tensor  # int64, item nodes
 
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
@@ -40,13 +43,13 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def read(rows: Sequence[pa.RecordBatch], encodings: Encodings) -> Candidates:
-    """The candidates of groups of one anchor; `rows` as `batches.read` wants them."""
+    """The candidates and labels of groups of one anchor; `rows` as `batches.read` wants them."""
     found = [CandidateRow(batch, row) for batch in rows for row in range(batch.num_rows)]
     return Candidates(**merge(found, encodings))
 
 
 class CandidateRow:
-    """The candidates of one row of `subgraphs` as numpy arrays."""
+    """The candidates and labels of one row of `subgraphs` as numpy arrays."""
 
     def __init__(self, batch: pa.RecordBatch, row: int) -> None:
         self.anchor_days = float(
@@ -58,6 +61,8 @@ class CandidateRow:
         stored = batch.column(schema.FEATURES)[row].as_buffer()
         self.features = np.frombuffer(stored, schema.PACKED)
         self.is_label = arrow.flat(batch, schema.IS_LABEL, row, np.bool_)
+        self.label_offsets = arrow.flat(batch, "label_offsets", row, np.int64)
+        self.labels = arrow.flat(batch, schema.LABELS, row, np.int64)
 
 
 def padded(
@@ -76,17 +81,15 @@ def padded(
     )
 
 
-def first_seeds(rows: Sequence[CandidateRow]) -> np.ndarray:
-    """The number of each row's first seed, and behind them that of all seeds."""
-    return np.cumsum([0, *(row.num_seeds for row in rows)])
-
-
 def merge(rows: Sequence[CandidateRow], encodings: Encodings) -> dict[str, Any]:
     """The fields of `Candidates`."""
     anchors = {row.anchor_days for row in rows}
     assert len(anchors) == 1, f"a batch has one anchor, got {sorted(anchors)}"
-    seeds, num_features = first_seeds(rows), len(encodings.pair_names)
-    candidates = merge_offsets([row.candidate_offsets for row in rows], seeds)
+    seeds, num_features = (
+        np.cumsum([0, *(row.num_seeds for row in rows)]),
+        len(encodings.pair_names),
+    )
+    candidates = _merge_offsets([row.candidate_offsets for row in rows], seeds)
     features = np.concatenate([row.features for row in rows])
     assert len(features) == len(candidates) * num_features, "pair features do not fit candidates"
     items = torch.from_numpy(np.concatenate([row.items for row in rows]))
@@ -97,11 +100,13 @@ def merge(rows: Sequence[CandidateRow], encodings: Encodings) -> dict[str, Any]:
         "candidate_items_C": items,
         "features_CF": torch.from_numpy(features.reshape(len(candidates), num_features)),
         "is_label_C": torch.from_numpy(np.concatenate([row.is_label for row in rows])),
+        "label_seeds_L": _merge_offsets([row.label_offsets for row in rows], seeds),
+        "label_items_L": torch.from_numpy(np.concatenate([row.labels for row in rows])),
     }
 
 
-def merge_offsets(offsets: list[np.ndarray], seeds: np.ndarray) -> Tensor:
-    """For each entry of the merged lists the seed it belongs to."""
+def _merge_offsets(offsets: list[np.ndarray], seeds: np.ndarray) -> Tensor:
+    """For each entry of the merged lists the seed it belongs to; `seeds` is each row's first."""
     owners = [
         np.repeat(np.arange(len(ends) - 1) + first, np.diff(ends))
         for ends, first in zip(offsets, seeds[:-1], strict=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recspark.gnn.batches import Batch
+from recspark.gnn.graph import GraphScores
 from recspark.gnn.job import MAX_ITEMS_OF_FULL_SOFTMAX
-from recspark.gnn.model import Outputs
 
 NUM_SHARED_NEGATIVES = 1_024
 
@@ -26,23 +26,23 @@ def draw_negatives(available_I: Tensor, generator: torch.Generator) -> Tensor | 
 
 
 def softmax(
-    outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tensor | None
+    scores: GraphScores, batch: Batch, available_I: Tensor, negatives_S: Tensor | None
 ) -> Tensor:
     """`full_softmax`, or with shared negatives `sampled_softmax`, (B,)."""
     if negatives_S is None:
-        return full_softmax(outputs, batch, available_I)
-    return sampled_softmax(outputs, batch, available_I, negatives_S)
+        return full_softmax(scores, batch, available_I)
+    return sampled_softmax(scores, batch, available_I, negatives_S)
 
 
-def full_softmax(outputs: Outputs, batch: Batch, available_I: Tensor) -> Tensor:
+def full_softmax(scores: GraphScores, batch: Batch, available_I: Tensor) -> Tensor:
     """Mean over a seed's labels of -log softmax over all items on sale, (B,); 0 without labels."""
-    logits_BI = outputs.all_logits().masked_fill(~available_I, -math.inf)
+    logits_BI = scores.all_logits().masked_fill(~available_I, -math.inf)
     labels_L = logits_BI[batch.label_seeds_L, batch.label_items_L]
     return _multi_positive(labels_L, logits_BI.logsumexp(1), batch, available_I)
 
 
 def sampled_softmax(
-    outputs: Outputs, batch: Batch, available_I: Tensor, negatives_S: Tensor
+    scores: GraphScores, batch: Batch, available_I: Tensor, negatives_S: Tensor
 ) -> Tensor:
     """As `full_softmax`, with the sum over all items estimated without bias.
 
@@ -50,11 +50,11 @@ def sampled_softmax(
     negatives: each of S draws from A items counts A / S times, as it is drawn S / A times on
     average; draws that are among the seed's labels are left out.
     """
-    items, num_items, num_seeds = outputs.items, len(available_I), batch.num_seeds
-    labels_L = outputs.logits(batch.label_seeds_L, items.positions(batch.label_items_L))
+    items, num_items, num_seeds = scores.items, len(available_I), batch.num_seeds
+    labels_L = scores.logits(batch.label_seeds_L, items.positions(batch.label_items_L))
     labels_L = labels_L.masked_fill(~available_I[batch.label_items_L], -math.inf)
 
-    drawn_BS = outputs.all_logits(rows=items.positions(negatives_S))
+    drawn_BS = scores.all_logits(rows=items.positions(negatives_S))
     drawn_BS = drawn_BS + math.log(int(available_I.sum()) / len(negatives_S))
     seeds_B1 = torch.arange(num_seeds, device=negatives_S.device).unsqueeze(1)
     own_L = batch.label_seeds_L * num_items + batch.label_items_L

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Self
 import torch
 
 from recspark.gnn.job import Epoch, TrainJob
+from recspark.gnn.steps import Learner
 from recspark.gnn.validation import Quality
 
 log = logging.getLogger(__name__)
@@ -66,8 +68,7 @@ class Checkpoints:
     def save(
         self,
         model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
+        learners: Sequence[Learner],
         progress: Progress,
     ) -> None:
         """Replace the checkpoint; a crash on the way leaves the one before."""
@@ -76,19 +77,14 @@ class Checkpoints:
             {
                 "identity": self.identity,
                 "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
+                "optimizers": {one.name: one.optimizer.state_dict() for one in learners},
+                "schedules": {one.name: one.schedule.state_dict() for one in learners},
                 "progress": state,
             },
             self.path,
         )
 
-    def load_into(
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-    ) -> Progress:
+    def load_into(self, model: torch.nn.Module, learners: Sequence[Learner]) -> Progress:
         """Restore the last complete state, or change nothing and return a fresh `Progress`.
 
         A checkpoint of another job, which other settings or data wrote, is left alone.
@@ -100,8 +96,9 @@ class Checkpoints:
             log.warning("%s is of another job; training starts anew", self.path)
             return Progress()
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
+        for one in learners:
+            one.optimizer.load_state_dict(state["optimizers"][one.name])
+            one.schedule.load_state_dict(state["schedules"][one.name])
         kept = state["progress"]
         kept["history"] = [Epoch(**epoch) for epoch in kept["history"]]
         kept["qualities"] = [Quality(**quality) for quality in kept["qualities"]]

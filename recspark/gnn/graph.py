@@ -3,7 +3,9 @@
 Axes: B seeds, N nodes, I items, J the items asked for, D channels.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,28 @@ from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.convolution import Hop, module_key
 from recspark.gnn.encoders import NodeEncoder
 from recspark.gnn.items import ItemTower, ItemVectors
+
+_ALL = slice(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphScores:
+    """What the graph says of seeds and items: the score of a pair is tower product + prior."""
+
+    entity_BD: Tensor
+    items: ItemVectors
+
+    def logits(self, seeds: Tensor, rows: Tensor) -> Tensor:
+        """Scores of pairs: seed s with row r of `items`, same shape as both."""
+        tower = self.items.tower_JD[rows]
+        product = (self.entity_BD[seeds] * tower).sum(-1) / math.sqrt(tower.shape[-1])
+        return product + self.items.prior_J[rows]
+
+    def all_logits(self, seeds: Tensor | slice = _ALL, rows: Tensor | slice = _ALL) -> Tensor:
+        """Scores of each of the seeds with each row of `items`, (b, j)."""
+        tower_jD = self.items.tower_JD[rows]
+        product_bj = self.entity_BD[seeds] @ tower_jD.T / math.sqrt(tower_jD.shape[1])
+        return product_bj + self.items.prior_J[rows]
 
 
 class GraphNetwork(nn.Module):
@@ -41,15 +65,11 @@ class GraphNetwork(nn.Module):
         self.hop_1 = Hop(1, encodings, shape.width)
         self.hop_2 = Hop(2, encodings, shape.width)
 
-    def forward(
-        self, batch: Batch, catalogue: Catalogue, nodes_J: Tensor | None
-    ) -> tuple[Tensor, ItemVectors]:
-        """The seeds' vectors (B, D), and the items `nodes_J` besides labels and neighbours.
-
-        None asks for all items of the catalogue.
-        """
+    def forward(self, batch: Batch, catalogue: Catalogue, nodes_J: Tensor | None) -> GraphScores:
+        """Scores of the seeds for the items `nodes_J`, labels and neighbours; None: all items."""
         items = self.items(catalogue, batch.anchor_days, self._items_of(batch, nodes_J))
-        return self.entities(batch, self.contexts(batch, catalogue, items)), items
+        entity_BD = self.entities(batch, self.contexts(batch, catalogue, items))
+        return GraphScores(entity_BD=entity_BD, items=items)
 
     def items(
         self, catalogue: Catalogue, anchor_days: float, nodes_J: Tensor | None = None

@@ -40,7 +40,8 @@ class Epoch:
 
     phase: str  # "selected", "annealed" or "refitted": which model
     epoch: int  # from 1
-    loss: float  # mean over the epoch's seeds with a label
+    heads_loss: float  # mean over the epoch's seeds with a label
+    graph_loss: float
     validation_map: float | None  # MAP@k; None while refitting
     map_without_graph: float | None  # MAP@k by the pair head alone; None while refitting
     tower_weight: float  # that validation chose for the graph's score

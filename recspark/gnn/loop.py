@@ -15,20 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from recspark import files, schema
 from recspark.encodings import Encodings
-from recspark.gnn import boosting, cache, choosing, epochs
+from recspark.gnn import boosting, cache, choosing
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import ITEM_STATE_COLUMNS, NODE_COLUMNS, Catalogue
 from recspark.gnn.checkpoint import Checkpoints, Progress, copied, write_whole
 from recspark.gnn.choosing import Chosen
 from recspark.gnn.job import Epoch, GroupChoice, RankReport, TrainJob
+from recspark.gnn.learners import GraphLearner, HeadLearner
 from recspark.gnn.model import Network
 from recspark.gnn.progress import ProgressLine
 from recspark.gnn.ranks import Ranks, join
-from recspark.gnn.steps import Steps, descent, seed_torch
+from recspark.gnn.steps import Learner, Setting, Share, seed_torch
 from recspark.gnn.validation import Judge
 from recspark.ranges import RowRange
 
@@ -150,51 +150,47 @@ class _Training:
         state `like` is taken over.
         """
         ranks = self.ranks
-        groups, num_own_batches = self._groups(splits)
-        steps_per_epoch = ranks.largest(num_own_batches)
         seed_torch(self.job.seed)
         network = Network(self.encodings, self.job.model).to(ranks.device)
         if like is not None:
             network.load_state_dict(
                 {name: like[name] for name in choosing.TAKEN_OVER}, strict=False
             )
-        optimizer, schedule = descent(network, self.job.training, falls_within * steps_per_epoch)
-        checkpoints = Checkpoints.of(self.job, phase)
-        progress = checkpoints.load_into(network, optimizer, schedule)
-        self.resumed_from_epoch += progress.epochs_done
-        # Buffers are constants from the encodings, equal on all ranks.
-        parallel = (
-            DistributedDataParallel(network, forward_sync_buffers=False)
-            if ranks.world_size > 1
-            else network
+        setting = Setting(
+            job=self.job, ranks=ranks, catalogue=self.catalogue, encodings=self.encodings
         )
+        share = self._share(splits)
+        heads = HeadLearner(network, setting, share, falls_within)
+        graph = GraphLearner(network, setting, share, falls_within)
+        learners: tuple[Learner, ...] = (heads, graph)
+        checkpoints = Checkpoints.of(self.job, phase)
+        progress = checkpoints.load_into(network, learners)
+        self.resumed_from_epoch += progress.epochs_done
+        steps_per_epoch = heads.steps_per_epoch + graph.steps_per_epoch
         line = ProgressLine(
             Path(self.job.progress_path), phase, max_epochs, steps_per_epoch,
             progress.epochs_done,
         )  # fmt: skip
         while not progress.is_over(max_epochs, patience):
             epoch, started = progress.epochs_done + 1, time.monotonic()
-            steps = Steps(
-                self.job, ranks, self.catalogue, self.encodings,
-                groups, parallel, optimizer, schedule, line,
-            )  # fmt: skip
-            mean_loss = steps.run(epoch, steps_per_epoch, weight=1 if num_own_batches else 0)
-            self.num_steps += steps.num_done
+            heads_loss, graph_loss = heads.run(epoch, line), graph.run(epoch, line)
+            self.num_steps += steps_per_epoch
             chosen = validate(network) if validate is not None else None
             seconds = time.monotonic() - started
             done = Epoch(
-                phase=phase, epoch=epoch, loss=mean_loss,
+                phase=phase, epoch=epoch, heads_loss=heads_loss, graph_loss=graph_loss,
                 validation_map=None if chosen is None else chosen.quality.mean,
                 map_without_graph=None if chosen is None else chosen.map_without_graph,
                 tower_weight=float(network.tower_weight), seconds=seconds,
             )  # fmt: skip
             progress.add(done, None if chosen is None else chosen.quality, network)
             if ranks.rank == 0:
-                checkpoints.save(network, optimizer, schedule, progress)
+                checkpoints.save(network, learners, progress)
                 mapped = "" if chosen is None else _in_words(chosen, self.job.k)
                 log.info(
-                    "%s epoch %d: loss %.4f%s, %.1f s", phase, epoch, mean_loss, mapped, seconds
-                )
+                    "%s epoch %d: loss of heads %.4f, of the graph %.4f%s, %.1f s",
+                    phase, epoch, heads_loss, graph_loss, mapped, seconds,
+                )  # fmt: skip
         return progress
 
     def _choose_alone(self, selected: Progress) -> tuple[Chosen, GroupChoice]:
@@ -255,21 +251,17 @@ class _Training:
         own = [self.caches[split] for split in splits if split in self.caches]
         return GroupStore(own) if own else None
 
-    def _groups(self, splits: tuple[str, ...]) -> tuple[GroupStore, int]:
-        """This rank's groups of the splits and in how many batches they come.
-
-        A rank without any gets one of another rank's, to take part in the others' steps with
-        weight 0, and 0 batches.
-        """
+    def _share(self, splits: tuple[str, ...]) -> Share:
+        """This rank's groups of the splits; a rank without any borrows one of another rank's."""
         groups = self._own(splits)
         if groups is not None:
-            planned = epochs.plan(groups.anchors_G, self.job.training.groups_per_batch, 0, 0)
-            return groups, len(planned)
+            return Share(groups=groups, is_own=True)
         everyones = (one for share in self.job.ranges[schema.TRAIN] for one in share)
         lent = next((one for one in everyones if one.num_rows), None)
         assert lent is not None, "no rank has a row to train on"
         first = RowRange(path=lent.path, first_row=lent.first_row, num_rows=1)
-        return GroupStore.of_ranges([first], self.folder / "lent.arrow"), 0
+        lent_group = GroupStore.of_ranges([first], self.folder / "lent.arrow")
+        return Share(groups=lent_group, is_own=False)
 
     def _publish(self, state: dict[str, torch.Tensor], path: Path) -> None:
         if self.ranks.rank == 0:

@@ -10,7 +10,6 @@ A bias per entity would cancel in all losses and in every ranking, so there is n
 Axes: B seeds, J items asked for, C candidates, H heads, D channels.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -20,19 +19,15 @@ from recspark import settings
 from recspark.encodings import Encodings
 from recspark.gnn.batches import Batch
 from recspark.gnn.catalogue import Catalogue
-from recspark.gnn.graph import GraphNetwork
+from recspark.gnn.graph import GraphNetwork, GraphScores
 from recspark.gnn.items import ItemVectors
 from recspark.gnn.pairs import PairHead
 
-_ALL = slice(None)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """What the losses and the ranking are computed from."""
+class Outputs(GraphScores):
+    """What the ranking is computed from."""
 
-    entity_BD: Tensor
-    items: ItemVectors
     pairs_CH: Tensor  # score of each candidate, by each of H heads that are averaged
     tower_weight: float  # of the graph's score in a candidate's
 
@@ -40,18 +35,6 @@ class Outputs:
     def pairs_C(self) -> Tensor:
         """Score of each candidate, (C,)."""
         return self.pairs_CH.mean(1)
-
-    def logits(self, seeds: Tensor, rows: Tensor) -> Tensor:
-        """Tower product and prior of pairs: seed s with row r of `items`, same shape as both."""
-        tower = self.items.tower_JD[rows]
-        product = (self.entity_BD[seeds] * tower).sum(-1) / math.sqrt(tower.shape[-1])
-        return product + self.items.prior_J[rows]
-
-    def all_logits(self, seeds: Tensor | slice = _ALL, rows: Tensor | slice = _ALL) -> Tensor:
-        """Tower product and prior of each of the seeds with each row of `items`, (b, j)."""
-        tower_jD = self.items.tower_JD[rows]
-        product_bj = self.entity_BD[seeds] @ tower_jD.T / math.sqrt(tower_jD.shape[1])
-        return product_bj + self.items.prior_J[rows]
 
 
 class Network(nn.Module):
@@ -68,8 +51,8 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch, catalogue: Catalogue, nodes_J: Tensor | None) -> Outputs:
         """Scores of the items `nodes_J` besides labels and neighbours; None: of all items."""
-        entity_BD, items = self.graph(batch, catalogue, nodes_J)
-        return self.score(batch, entity_BD, items)
+        scores = self.graph(batch, catalogue, nodes_J)
+        return self.score(batch, scores.entity_BD, scores.items)
 
     def score(self, batch: Batch, entity_BD: Tensor, items: ItemVectors) -> Outputs:
         """Add the pair head; for a ranking every candidate must be among `items`."""

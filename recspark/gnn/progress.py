@@ -13,30 +13,31 @@ class ProgressLine:
 
     def __init__(self, path: Path, phase: str, epochs: int, steps: int, epochs_done: int) -> None:
         self._path, self._phase, self._epochs, self._steps = path, phase, epochs, steps
-        self._steps_before = epochs_done * steps
+        self._done = self._done_before = epochs_done * steps
         self._started = self._written = time.monotonic()
         self._seeds = 0
 
-    def step(self, epoch: int, step: int, loss: float, num_seeds: int) -> None:
-        """Note one optimizer step; `step` is from 1 within the epoch, `num_seeds` of all ranks."""
+    def step(self, part: str, loss: float, num_seeds: int) -> None:
+        """Note one optimizer step of a part of the network; `num_seeds` of all ranks."""
         self._seeds += num_seeds
-        now = time.monotonic()
-        done, last = (epoch - 1) * self._steps + step, self._epochs * self._steps
-        if now - self._written < _SECONDS_BETWEEN_WRITES and done < last:
+        self._done += 1
+        now, last = time.monotonic(), self._epochs * self._steps
+        if now - self._written < _SECONDS_BETWEEN_WRITES and self._done < last:
             return
         self._written = now
         seconds = max(now - self._started, 1e-9)
-        per_step = seconds / max(done - self._steps_before, 1)
+        epochs_before, steps_before = divmod(self._done - 1, self._steps)
+        per_step = seconds / max(self._done - self._done_before, 1)
         progress.write(
             self._path,
             progress.Progress(
-                phase=self._phase,
-                epoch=epoch,
+                phase=f"{self._phase}, {part}",
+                epoch=epochs_before + 1,
                 epochs=self._epochs,
-                step=step,
+                step=steps_before + 1,
                 steps=self._steps,
                 loss=loss,
                 seeds_per_second=self._seeds / seconds,
-                seconds_left=per_step * (last - done),
+                seconds_left=per_step * (last - self._done),
             ),
         )
