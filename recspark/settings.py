@@ -110,7 +110,7 @@ class Training(_Section):
     negative_share: Annotated[float, Field(gt=0, le=1)] = 0.33  # of candidates nobody bought
     candidate_loss: CandidateLoss = "lambda_rank"  # of the heads; or "softmax" over candidates
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.008  # of the heads: one-cycle peak
-    graph_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.002  # of all other parameters
+    graph_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.004  # of all other parameters
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     trees: bool = True  # add boosted trees, unless validation is clearly worse with them
     refit: bool = True  # train again with the validation labels, for the epochs validation chose

@@ -22,13 +22,13 @@ from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.negatives import thin
 from recspark.gnn.ranks import Ranks
 
-# Four boosters of this size on half of the seeds each rank nearly as well as four of 200 rounds at
-# 0.05 with a third of the negatives, in a third of the time (benchmarks/RESULTS.md).
+# Four boosters on half of the seeds each rank better than two and as well as those with twice the
+# seeds or negatives; fewer rounds, or more rows of each, rank worse (benchmarks/RESULTS.md).
 NUM_BOOSTERS = 4  # of all ranks together, and at least one of each
 LARGEST_PART = 0.5  # of all seeds that one booster learns from
 NEGATIVE_SHARE = 0.15  # of the candidates that nobody bought
 MOST_SEEDS = 20_000  # of a rank that a booster learns from: with 100 candidates each a few 100 MB
-_ROUNDS = 125
+_ROUNDS = 300
 _SHAPE = {
     "objective": "rank:map",
     "lambdarank_pair_method": "topk",
@@ -39,7 +39,7 @@ _SHAPE = {
     "max_leaves": 31,
     "max_bin": 127,
     "eta": 0.08,
-    "subsample": 0.8,
+    "subsample": 0.5,
     "colsample_bynode": 0.5,
     "nthread": 1,  # a rank and a Spark task have one core
 }
