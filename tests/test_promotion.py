@@ -179,14 +179,19 @@ def test_a_model_that_reads_features_of_another_release_is_told_in_one_sentence(
         registered.check_readable(run_of(DECLARED), model_of(turned))
 
 
-def downloaded(folder, encodings, state):
-    """What a registered version with these files is read as."""
+def saved(folder, encodings, state):
+    """The artifacts of a registered version."""
     artifacts = folder / "artifacts"
     artifacts.mkdir()
     (artifacts / "encodings.json").write_text(encodings)
     (artifacts / "settings.yaml").write_text(yaml.safe_dump(checkerboard.settings_of(folder)))
     for name in ("state.pt", "selected.pt"):
         torch.save(state, artifacts / name)
+    return artifacts
+
+
+def downloaded(folder):
+    """What a registered version with the files of a folder is read as."""
     version = ModelVersion(name="shop", version=3, run_id="r")
     return registered.download(SimpleNamespace(download=lambda *_: folder), version)
 
@@ -197,15 +202,31 @@ def test_a_model_of_another_release_is_told_in_one_sentence(tmp_path, another):
     state = Network(ENCODINGS, chosen.model).state_dict()
     encodings = ENCODINGS.model_dump_json()
     if another is None:
-        assert downloaded(tmp_path, encodings, state).encodings == ENCODINGS
+        saved(tmp_path, encodings, state)
+        assert downloaded(tmp_path).encodings == ENCODINGS
         return
     if another == "encodings":
         encodings = '{"entity": "users"}'
     else:
         state["pair_head.old"] = state.pop("pair_head.ignored_F")
+    saved(tmp_path, encodings, state)
     message = "version 3 of model shop was made by another release, .*; train a new version"
     with pytest.raises(ValueError, match=message) as told:
-        downloaded(tmp_path, encodings, state)
+        downloaded(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 100, 5_000])
+@pytest.mark.parametrize("file", ["state.pt", "selected.pt"])
+def test_a_damaged_file_of_a_model_is_told_in_one_sentence(tmp_path, file, num_bytes):
+    chosen = settings.Settings.model_validate(checkerboard.settings_of(tmp_path))
+    state = Network(ENCODINGS, chosen.model).state_dict()
+    artifacts = saved(tmp_path, ENCODINGS.model_dump_json(), state)
+    whole = (artifacts / file).read_bytes()
+    (artifacts / file).write_bytes(whole[:num_bytes])
+    message = f"version 3 of model shop has a damaged file '{file}'; restore it"
+    with pytest.raises(ValueError, match=message) as told:
+        downloaded(tmp_path)
     assert "\n" not in str(told.value)
 
 

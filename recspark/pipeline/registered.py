@@ -35,7 +35,7 @@ def download(registry: Registry, version: ModelVersion) -> RegisteredModel:
     """The files of a registered version.
 
     Raises:
-        ValueError: they are those of another release.
+        ValueError: they are those of another release, or damaged.
     """
     with tempfile.TemporaryDirectory() as folder:
         artifacts = registry.download(version, Path(folder)) / "artifacts"
@@ -60,11 +60,17 @@ def _check_parameters(model: RegisteredModel) -> None:
     """Check that this release's network has the parameters of both states."""
     from recspark.gnn import serving
 
-    try:
-        for state in (model.serving, model.selected):
+    version = model.version
+    for file, state in (("state.pt", model.serving), ("selected.pt", model.selected)):
+        try:
             serving.load(state, model.encodings, model.settings.model)
-    except RuntimeError:  # of torch, with pages of names
-        raise _of_another_release(model.version, "whose network has other parameters") from None
+        except serving.DamagedState:
+            raise ValueError(
+                f"version {version.version} of model {version.name} has a damaged file '{file}'; "
+                f"restore it where MLflow keeps the artifacts, or train a new version."
+            ) from None
+        except RuntimeError:  # of torch, with pages of names
+            raise _of_another_release(version, "whose network has other parameters") from None
 
 
 def prepare(run: Run, model: RegisteredModel, anchors: Sequence[Anchor]) -> tuple[Run, Prepared]:
