@@ -93,7 +93,7 @@ class Model(_Section):
     width: Annotated[int, Field(ge=8, multiple_of=4)] = 64  # channels of every hidden vector
     id_width: Annotated[int, Field(ge=4)] = 32  # channels of the gated id embedding
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    heads: PositiveInt = 2  # pair heads, averaged; four rank no better (benchmarks/RESULTS.md)
+    heads: PositiveInt = 4  # pair heads, averaged: they err apart
     ignored_features: tuple[str, ...] = ()  # pair features that count as missing everywhere
     max_categories: PositiveInt = 200  # distinct values kept per category column
     text_buckets: PositiveInt = 2048  # hash buckets of word n-grams
