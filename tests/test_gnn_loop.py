@@ -344,15 +344,23 @@ def test_the_saved_state_fits_a_network_built_from_encodings_and_settings(folder
     network.load_state_dict(torch.load(loop.train(job).serving_path))
 
 
+def both_learners(network, job, folder, falls_within):
+    """Of one rank that has all training groups."""
+    setting = steps.Setting(
+        job=job, ranks=ALONE, catalogue=Shop().catalogue(TRAIN_ANCHORS), encodings=ENCODINGS
+    )
+    groups = GroupStore.of_ranges(job.ranges["train"][0], folder / "train.arrow")
+    share = steps.Share(groups=groups, is_own=True)
+    return [
+        kind(network, setting, share, falls_within)
+        for kind in (learners.HeadLearner, learners.GraphLearner)
+    ]
+
+
 def test_heads_and_graph_learn_at_rates_of_their_own_that_come_down(folder, tmp_path):
     job = job_of(folder, tmp_path, learning_rate=0.01, graph_learning_rate=0.001)
     network = Network(ENCODINGS, job.model)
-    setting = steps.Setting(job=job, ranks=ALONE, catalogue=None, encodings=ENCODINGS)
-    groups = GroupStore.of_ranges(job.ranges["train"][0], tmp_path / "train.arrow")
-    share = steps.Share(groups=groups, is_own=True)
-    pair = [
-        one(network, setting, share, 4) for one in (learners.HeadLearner, learners.GraphLearner)
-    ]
+    pair = both_learners(network, job, tmp_path, falls_within=4)
     for learner, peak in zip(pair, (0.01, 0.001), strict=True):
         rates = []
         for _ in range(4 * learner.steps_per_epoch):
@@ -367,31 +375,22 @@ def test_heads_and_graph_learn_at_rates_of_their_own_that_come_down(folder, tmp_
     assert heads | graph == set(map(id, network.parameters()))
 
 
-@pytest.mark.parametrize("part", ["heads", "graph"])
-def test_a_step_of_one_part_leaves_the_other_as_it_was(folder, tmp_path, part):
+@pytest.mark.parametrize(("part", "prefix"), [(0, "pair_head."), (1, "graph.")])
+def test_an_epoch_of_one_part_leaves_the_other_as_it_was(folder, tmp_path, part, prefix):
     job = job_of(folder, tmp_path)
-    network, shop = Network(ENCODINGS, job.model), Shop()
-    catalogue = shop.catalogue(TRAIN_ANCHORS)
-    setting = steps.Setting(job=job, ranks=ALONE, catalogue=catalogue, encodings=ENCODINGS)
-    groups = GroupStore.of_ranges(job.ranges["train"][0], tmp_path / "train.arrow")
-    kind = {"heads": learners.HeadLearner, "graph": learners.GraphLearner}[part]
-    learner = kind(network, setting, steps.Share(groups=groups, is_own=True), 1)
+    network = Network(ENCODINGS, job.model)
+    learner = both_learners(network, job, tmp_path, falls_within=1)[part]
     before = {name: value.clone() for name, value in network.named_parameters()}
     learner.run(1, ProgressLine(tmp_path / "line.json", "fit", 1, learner.steps_per_epoch, 0))
     moved = {name for name, value in network.named_parameters() if (value != before[name]).any()}
-    prefix = {"heads": "pair_head.", "graph": "graph."}[part]
     assert moved
     assert all(name.startswith(prefix) for name in moved)
 
 
 def test_the_graph_learns_from_twice_as_many_seeds_a_step(folder, tmp_path):
     job = job_of(folder, tmp_path, groups_per_batch=1)  # two groups of each of three anchors
-    network = Network(ENCODINGS, job.model)
-    setting = steps.Setting(job=job, ranks=ALONE, catalogue=None, encodings=ENCODINGS)
-    groups = GroupStore.of_ranges(job.ranges["train"][0], tmp_path / "train.arrow")
-    share = steps.Share(groups=groups, is_own=True)
-    assert learners.HeadLearner(network, setting, share, 1).steps_per_epoch == 6
-    assert learners.GraphLearner(network, setting, share, 1).steps_per_epoch == 3
+    heads, graph = both_learners(Network(ENCODINGS, job.model), job, tmp_path, falls_within=1)
+    assert (heads.steps_per_epoch, graph.steps_per_epoch) == (6, 3)
 
 
 def test_every_group_is_in_one_batch_an_epoch_and_batches_have_one_anchor():
