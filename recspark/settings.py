@@ -106,7 +106,7 @@ class Training(_Section):
     use_gpu: bool = False  # nccl on GPUs that Spark assigns; else gloo on CPUs
     max_epochs: PositiveInt | None = None  # default: by the number of training labels
     patience: PositiveInt = 2  # epochs clearly below the best validation MAP@K before stopping
-    groups_per_batch: PositiveInt = 2  # per rank and step of the heads; the graph's have twice
+    groups_per_batch: PositiveInt = 2  # of seeds per rank and step of the heads; of the graph twice
     negative_share: Annotated[float, Field(gt=0, le=1)] = 0.33  # of candidates nobody bought
     candidate_loss: CandidateLoss = "lambda_rank"  # of the heads; or "softmax" over candidates
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.008  # of the heads: one-cycle peak

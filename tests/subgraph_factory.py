@@ -9,12 +9,14 @@ import torch
 
 from recspark.encodings import Category, Encodings, Number, TableEncoding
 from recspark.gnn.catalogue import Catalogue
+from recspark.gnn.ranks import Ranks
 
 torch.set_num_threads(1)  # tiny tensors; more threads only wait for each other
 
 NUMBER = Number(column="amount", center=0.0, scale=1.0)
 CATEGORY = Category(column="kind", values=("even", "odd"))
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
 ENCODINGS = Encodings(
     entity_table="users",

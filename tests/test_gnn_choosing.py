@@ -3,14 +3,13 @@
 import pyarrow as pa
 import pytest
 import torch
-from subgraph_factory import ENCODINGS, Shop
+from subgraph_factory import ALONE, ENCODINGS, Shop
 
 from recspark import settings
 from recspark.gnn import batches, choosing
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.encoders import Quantiles
 from recspark.gnn.model import Network
-from recspark.gnn.ranks import Ranks
 from recspark.gnn.validation import Judge, Quality
 
 ANCHOR, K = 60.0, 3
@@ -19,7 +18,6 @@ SHAPE = settings.Model(width=16, id_width=8)
 GROUPED = ENCODINGS.model_copy(
     update={"pair_groups": {"bought": ("times_bought",), "rest": ("days_since", "noise")}}
 )
-ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 class Told:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.linalg
 import torch
-from subgraph_factory import ENCODINGS, Shop
+from subgraph_factory import ALONE, ENCODINGS, Shop
 
 from recspark import progress, settings
 from recspark.evaluate import metrics
@@ -19,13 +19,11 @@ from recspark.gnn.cache import GroupStore
 from recspark.gnn.job import TrainJob
 from recspark.gnn.model import Network
 from recspark.gnn.progress import ProgressLine
-from recspark.gnn.ranks import Ranks
 from recspark.gnn.validation import Judge, Quality
 from recspark.ranges import RowRange
 
 TRAIN_ANCHORS, VALIDATION_ANCHOR = (50.0, 60.0, 70.0), 80.0
 K = 3
-ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 def write_shop(shop, folder):

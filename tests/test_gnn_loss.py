@@ -144,17 +144,37 @@ def test_the_sampled_sum_over_items_is_right_on_average(batch, scores):
 
 
 @pytest.mark.parametrize("kind", get_args(CandidateLoss))
-def test_heads_learn_the_mean_over_heads_from_candidates_on_sale(batch, pairs_CH, kind):
+def test_heads_learn_the_mean_over_heads_of_each_seed_with_a_label_on_sale(batch, pairs_CH, kind):
     found = loss.of_heads(pairs_CH, batch, AVAILABLE, kind)
-    found.total.backward()
-    assert pairs_CH.grad.abs().max() > 0
-    assert not pairs_CH.grad[~AVAILABLE[batch.candidate_items_C]].any()
-    buyers = {
-        s for s, i in zip(batch.label_seeds_L, batch.label_items_L, strict=True) if AVAILABLE[i]
-    }
-    assert found.num_seeds == len({int(seed) for seed in buyers})
+    assert found.num_seeds == len(set(batch.label_seeds_L[AVAILABLE[batch.label_items_L]].tolist()))
     alone = [loss.of_heads(pairs_CH[:, [h]], batch, AVAILABLE, kind).total for h in (0, 1)]
     torch.testing.assert_close(found.total, sum(alone) / 2)
+
+
+@pytest.mark.parametrize("kind", get_args(CandidateLoss))
+def test_heads_learn_from_candidates_and_the_graph_from_the_catalogue(
+    batch, scores, pairs_CH, kind
+):
+    entity_BD = scores.entity_BD.requires_grad_()
+
+    def slopes(asked, negatives):
+        entity_BD.grad = pairs_CH.grad = None
+        loss.of_graph(scores, asked, AVAILABLE, negatives).total.backward()
+        loss.of_heads(pairs_CH, asked, AVAILABLE, kind).total.backward()
+        return entity_BD.grad, pairs_CH.grad
+
+    none = torch.zeros(0, dtype=torch.int64)
+    without_labels = replace(batch, label_seeds_L=none, label_items_L=none)
+    nobody = replace(batch, is_label_C=torch.zeros_like(batch.is_label_C))
+    for negatives in (None, torch.tensor([0, 5, 7])):
+        of_graph, of_heads = slopes(batch, negatives)
+        assert of_graph.abs().max() > 0
+        assert of_heads.abs().max() > 0
+        assert not of_heads[~AVAILABLE[batch.candidate_items_C]].any()
+        torch.testing.assert_close(slopes(nobody, negatives)[0], of_graph)
+        torch.testing.assert_close(slopes(without_labels, negatives)[1], of_heads)
+        assert not slopes(without_labels, negatives)[0].any()
+        assert not slopes(nobody, negatives)[1].any()
 
 
 def test_an_item_that_is_not_on_sale_gets_no_gradient(batch, scores):

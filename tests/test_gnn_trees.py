@@ -3,17 +3,15 @@
 import pyarrow as pa
 import pytest
 import torch
-from subgraph_factory import ENCODINGS, Shop
+from subgraph_factory import ALONE, ENCODINGS, Shop
 
 from recspark import settings
 from recspark.gnn import batches, boosting, trees
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.model import Network
-from recspark.gnn.ranks import Ranks
 from recspark.gnn.trees import Pairs, PairTrees
 
 ANCHOR = 60.0
-ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 class Together:

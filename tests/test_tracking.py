@@ -102,7 +102,13 @@ def test_a_run_keeps_parameters_table_versions_curves_and_files(tracker, capfd):
         run.log_inputs({"users": source("/data/users", 3), "items": source("/data/items", 0)})
         run.log_history(
             [
-                {"epoch": 1, "heads_loss": 0.5, "validation_map": 0.1, "seconds": 9.0, "lag": 40},
+                {
+                    "epoch": 1,
+                    "heads_loss": 0.5,
+                    "validation_map": 0.1,
+                    "seconds": 9.0,
+                    "ms_per_step": 40,
+                },
                 {"epoch": 2, "heads_loss": 0.4, "validation_map": None, "seconds": 8.0},
             ],
             k=12,
@@ -129,8 +135,8 @@ def test_a_run_keeps_parameters_table_versions_curves_and_files(tracker, capfd):
     assert [(point.step, point.value) for point in losses] == [(1, 0.5), (2, 0.4)]
     assert kept.data.metrics["val/map_at_12"] == 0.3
     assert {name for name in kept.data.metrics if "/" in name} == {
-        "train/heads_loss", "train/val_map_at_12_per_epoch", "train/seconds_per_epoch", "train/lag",
-        "test/map_at_12", "val/map_at_12",
+        "train/heads_loss", "train/val_map_at_12_per_epoch", "train/seconds_per_epoch",
+        "train/ms_per_step", "test/map_at_12", "val/map_at_12",
     }  # fmt: skip
     assert {f.path for f in client.list_artifacts(run.run_id)} == {
         "report.md", "report.json", "curves.png",

@@ -85,10 +85,8 @@ def merge(rows: Sequence[CandidateRow], encodings: Encodings) -> dict[str, Any]:
     """The fields of `Candidates`."""
     anchors = {row.anchor_days for row in rows}
     assert len(anchors) == 1, f"a batch has one anchor, got {sorted(anchors)}"
-    seeds, num_features = (
-        np.cumsum([0, *(row.num_seeds for row in rows)]),
-        len(encodings.pair_names),
-    )
+    seeds = np.cumsum([0, *(row.num_seeds for row in rows)])
+    num_features = len(encodings.pair_names)
     candidates = _merge_offsets([row.candidate_offsets for row in rows], seeds)
     features = np.concatenate([row.features for row in rows])
     assert len(features) == len(candidates) * num_features, "pair features do not fit candidates"
@@ -106,7 +104,10 @@ def merge(rows: Sequence[CandidateRow], encodings: Encodings) -> dict[str, Any]:
 
 
 def _merge_offsets(offsets: list[np.ndarray], seeds: np.ndarray) -> Tensor:
-    """For each entry of the merged lists the seed it belongs to; `seeds` is each row's first."""
+    """For each entry of the merged lists the seed it belongs to.
+
+    `seeds` is the number of each row's first seed, and behind them that of all seeds.
+    """
     owners = [
         np.repeat(np.arange(len(ends) - 1) + first, np.diff(ends))
         for ends, first in zip(offsets, seeds[:-1], strict=True)
