@@ -194,6 +194,24 @@ def test_a_checkpoint_of_another_seed_is_not_resumed(folder, tmp_path):
     assert other.history[0].graph_loss != first.history[0].graph_loss
 
 
+@pytest.mark.parametrize(
+    "older",
+    [
+        lambda state: {name: value for name, value in state.items() if name != "layout"},
+        lambda state: state | {"layout": state["layout"].replace("graph.", "network.")},
+    ],
+    ids=["a release before layouts were kept", "a network with other parts"],
+)
+def test_a_checkpoint_of_another_release_is_not_resumed(folder, tmp_path, older, caplog):
+    job = job_of(folder, tmp_path, max_epochs=1)
+    first, path = loop.train(job), tmp_path / "selected.pt"
+    torch.save(older(torch.load(path)), path)
+    again = loop.train(job)
+    assert (again.num_steps, again.resumed_from_epoch) == (6, 0)
+    assert f"{path} is of another job or release; training starts anew" in caplog.text
+    assert again.history[0].graph_loss == first.history[0].graph_loss
+
+
 def qualities(means, deviation=0.005):
     """Qualities of which any two differ by their means with this standard error."""
     signs = scipy.linalg.hadamard(8)[1:]  # any two rows are uncorrelated

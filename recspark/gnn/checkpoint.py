@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -76,6 +76,7 @@ class Checkpoints:
         write_whole(
             {
                 "identity": self.identity,
+                "layout": _layout(model, learners),
                 "model": model.state_dict(),
                 "optimizers": {one.name: one.optimizer.state_dict() for one in learners},
                 "schedules": {one.name: one.schedule.state_dict() for one in learners},
@@ -87,13 +88,15 @@ class Checkpoints:
     def load_into(self, model: torch.nn.Module, learners: Sequence[Learner]) -> Progress:
         """Restore the last complete state, or change nothing and return a fresh `Progress`.
 
-        A checkpoint of another job, which other settings or data wrote, is left alone.
+        A checkpoint of another job, which other settings or data wrote, is left alone, and so is
+        one of another release, whose network or learners have other parts.
         """
         if not self.path.is_file():
             return Progress()
         state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if state["identity"] != self.identity:
-            log.warning("%s is of another job; training starts anew", self.path)
+        found = (state["identity"], state.get("layout"))
+        if found != (self.identity, _layout(model, learners)):
+            log.warning("%s is of another job or release; training starts anew", self.path)
             return Progress()
         model.load_state_dict(state["model"])
         for one in learners:
@@ -103,6 +106,14 @@ class Checkpoints:
         kept["history"] = [Epoch(**epoch) for epoch in kept["history"]]
         kept["qualities"] = [Quality(**quality) for quality in kept["qualities"]]
         return Progress(**kept)
+
+
+def _layout(model: torch.nn.Module, learners: Sequence[Learner]) -> str:
+    """The names, and the parameters' shapes, of all that a checkpoint holds."""
+    shapes = [(name, *value.shape) for name, value in model.state_dict().items()]
+    held = (Progress, Epoch, Quality)
+    named = [[one.name for one in fields(kind)] for kind in held]
+    return repr((shapes, [one.name for one in learners], named))
 
 
 def copied(network: torch.nn.Module) -> dict[str, Any]:
