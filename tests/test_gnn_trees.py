@@ -1,5 +1,7 @@
 """Boosted trees beside the pair heads: what they learn, how they travel, when they count."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 import torch
@@ -9,7 +11,8 @@ from recspark import settings
 from recspark.gnn import batches, boosting, trees
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.model import Network
-from recspark.gnn.trees import Pairs, PairTrees
+from recspark.gnn.ranks import Ranks
+from recspark.gnn.trees import KINDS, Pairs, PairTrees
 
 ANCHOR = 60.0
 
@@ -37,22 +40,74 @@ def alternating(num_seeds=60, width=20):
     )
 
 
+def one_booster(pairs, *, seed, kind=KINDS[0]):
+    return trees.boost(pairs, kind, seed)
+
+
 @pytest.fixture(scope="module")
 def boosted():
-    return [trees.boost(alternating(), seed=7)]
+    return [one_booster(alternating(), seed=7)]
 
 
-def test_trees_learn_what_no_single_feature_says(boosted):
+@pytest.mark.parametrize("kind", KINDS, ids=["in pairs", "each by itself"])
+def test_trees_learn_what_no_single_feature_says(kind):
     module = PairTrees()
-    module.load(boosted)
+    module.load([one_booster(alternating(), seed=7, kind=kind)])
     signs = torch.tensor([[1.0, 1.0, 0.0], [-1.0, -1.0, 0.0], [1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])
     scores = module(signs).squeeze(1)
     assert min(scores[:2]) > max(scores[2:]) + 1
 
 
 def test_the_same_rows_and_seed_give_the_same_trees_and_another_seed_others(boosted):
-    assert [trees.boost(alternating(), seed=7)] == boosted
-    assert [trees.boost(alternating(), seed=8)] != boosted
+    assert [one_booster(alternating(), seed=7)] == boosted
+    assert [one_booster(alternating(), seed=8)] != boosted
+
+
+def test_trees_that_tell_log_odds_tell_how_often_such_candidates_are_bought():
+    generator = torch.Generator().manual_seed(5)
+    often = torch.rand(4_000, generator=generator) < 0.5
+    chance = torch.where(often, 0.8, 0.1)
+    pairs = Pairs(
+        features_CF=often.float().unsqueeze(1),
+        is_label_C=torch.rand(4_000, generator=generator) < chance,
+        seeds_C=torch.arange(200).repeat_interleave(20),
+    )
+    module = PairTrees()
+    module.load([one_booster(pairs, seed=7, kind=KINDS[1])])
+    told = module(torch.tensor([[1.0], [0.0]])).squeeze(1)
+    found = torch.stack(
+        [pairs.is_label_C[often].float().mean(), pairs.is_label_C[~often].float().mean()]
+    )
+    torch.testing.assert_close(told.sigmoid(), found, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["in pairs", "each by itself"])
+@pytest.mark.parametrize("bought", [False, True], ids=["nothing", "everything"])
+def test_where_nothing_or_everything_was_bought_there_is_nothing_to_learn(bought, kind):
+    alike = replace(alternating(), is_label_C=torch.full((1200,), bought))
+    assert one_booster(alike, seed=7, kind=kind) == b""
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8, 16])
+def test_of_all_ranks_boosters_half_learn_in_pairs_and_half_each_by_itself(monkeypatch, world_size):
+    learnt = []
+    monkeypatch.setattr(boosting.trees, "gather", lambda *_, **drawn: drawn["negative_share"])
+    monkeypatch.setattr(boosting, "_known", lambda network, drawn: drawn)
+
+    def boost(share, kind, seed):
+        assert share == kind.negative_share
+        learnt.append(KINDS.index(kind))
+        return b"told"
+
+    monkeypatch.setattr(boosting.trees, "boost", boost)
+    network = Network(ENCODINGS, settings.Model(width=16, id_width=8))
+    monkeypatch.setattr(PairTrees, "load", lambda self, raw: None)
+    for rank in range(world_size):
+        ranks = Ranks(rank=rank, world_size=world_size, device=torch.device("cpu"))
+        monkeypatch.setattr(boosting.trees, "of_all_ranks", lambda own, ranks: own)
+        boosting.add(network, None, None, ranks, seed=7)
+    assert len(learnt) >= trees.NUM_BOOSTERS
+    assert abs(2 * sum(learnt) - len(learnt)) <= 1
 
 
 def test_boosters_of_all_ranks_are_averaged_and_one_without_labels_has_no_say(boosted):
@@ -60,8 +115,8 @@ def test_boosters_of_all_ranks_are_averaged_and_one_without_labels_has_no_say(bo
         features_CF=torch.zeros(0, 3), is_label_C=torch.zeros(0, dtype=torch.bool),
         seeds_C=torch.zeros(0, dtype=torch.int64),
     )  # fmt: skip
-    other = trees.boost(alternating(), seed=8)
-    together = trees.of_all_ranks([*boosted, trees.boost(nobody, seed=7)], Together([other]))
+    other = one_booster(alternating(), seed=8)
+    together = trees.of_all_ranks([*boosted, one_booster(nobody, seed=7)], Together([other]))
     assert together == [*boosted, other]
     all_of_them, one = PairTrees(), PairTrees()
     all_of_them.load(together)

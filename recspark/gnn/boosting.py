@@ -23,12 +23,13 @@ def add(
     own = []
     for number in range(math.ceil(trees.NUM_BOOSTERS / ranks.world_size)):
         stream = seed + _BOOSTER_STREAM * (number * ranks.world_size + ranks.rank)
+        kind = trees.KINDS[(number + ranks.rank) % len(trees.KINDS)]
         drawn = trees.gather(
             groups, catalogue, network.encodings,
             part=min(1.0, trees.LARGEST_PART * ranks.world_size),
-            negative_share=trees.NEGATIVE_SHARE, seed=stream + _STREAM,
+            negative_share=kind.negative_share, seed=stream + _STREAM,
         )  # fmt: skip
-        own.append(trees.boost(_known(network, drawn), stream))
+        own.append(trees.boost(_known(network, drawn), kind, stream))
     network.pair_head.trees.load(trees.of_all_ranks(own, ranks))
 
 

@@ -1,14 +1,16 @@
 """Boosted trees on the pair features. They err elsewhere than the pair head, so the two are added.
 
-LambdaMART (Burges 2010) by XGBoost, which optimises MAP. Several boosters, none of which sees more
-than half of the seeds, are averaged ("pasting", Breiman 1999): they err apart, and no rank reads
-more than its share.
+By XGBoost. Half of the boosters are LambdaMART (Burges 2010) that optimises MAP, the others tell
+each candidate's log odds to be bought (Friedman 2001): models with different losses err apart. So
+do boosters on different seeds, none of which sees more than half of them, and no rank reads more
+than its share; all are averaged ("pasting", Breiman 1999).
 Axes: C candidates, F pair features.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,17 +24,12 @@ from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.negatives import thin
 from recspark.gnn.ranks import Ranks
 
-# Four boosters on half of the seeds each rank better than two and as well as those with twice the
-# seeds or negatives; fewer rounds, or more rows of each, rank worse (benchmarks/RESULTS.md).
-NUM_BOOSTERS = 4  # of all ranks together, and at least one of each
+# benchmarks/RESULTS.md, "Heads and graph apart, and longer boosting" and "Two losses at a time".
+NUM_BOOSTERS = 8  # of all ranks together, and at least one of each
 LARGEST_PART = 0.5  # of all seeds that one booster learns from
-NEGATIVE_SHARE = 0.15  # of the candidates that nobody bought
 MOST_SEEDS = 20_000  # of a rank that a booster learns from: with 100 candidates each a few 100 MB
-_ROUNDS = 300
+_ROUNDS = 200
 _SHAPE = {
-    "objective": "rank:map",
-    "lambdarank_pair_method": "topk",
-    "lambdarank_num_pair_per_sample": 30,
     "tree_method": "hist",
     "grow_policy": "lossguide",
     "max_depth": 0,
@@ -43,6 +40,27 @@ _SHAPE = {
     "colsample_bynode": 0.5,
     "nthread": 1,  # a rank and a Spark task have one core
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a booster learns."""
+
+    negative_share: float  # of the candidates that nobody bought
+    shape: Mapping[str, Any]  # XGBoost's parameters beside `_SHAPE`
+
+
+KINDS = (
+    Kind(
+        negative_share=0.15,
+        shape={
+            "objective": "rank:map",
+            "lambdarank_pair_method": "topk",
+            "lambdarank_num_pair_per_sample": 30,
+        },
+    ),
+    Kind(negative_share=0.3, shape={"objective": "binary:logistic", "min_child_weight": 5}),
+)
 
 
 class PairTrees(nn.Module):
@@ -71,7 +89,7 @@ class PairTrees(nn.Module):
         if not self._boosters or not len(features_CF):
             return features_CF.new_zeros(len(features_CF), 1)
         values = features_CF.cpu().numpy()
-        found = [booster.inplace_predict(values) for booster in self._boosters]
+        found = [one.inplace_predict(values, predict_type="margin") for one in self._boosters]
         mean_C: Tensor = torch.from_numpy(np.mean(found, axis=0)).to(features_CF.device)
         return mean_C.unsqueeze(1)
 
@@ -146,9 +164,9 @@ def gather(
     )
 
 
-def boost(pairs: Pairs, seed: int) -> bytes:
-    """One booster as XGBoost's UBJSON; nothing where nothing was bought."""
-    if not pairs.is_label_C.any():
+def boost(pairs: Pairs, kind: Kind, seed: int) -> bytes:
+    """One booster as XGBoost's UBJSON; nothing where nothing was bought, or everything."""
+    if not pairs.is_label_C.any() or pairs.is_label_C.all():
         return b""
     rows = xgboost.QuantileDMatrix(
         pairs.features_CF.numpy(),
@@ -156,7 +174,8 @@ def boost(pairs: Pairs, seed: int) -> bytes:
         qid=pairs.seeds_C.numpy(),
         max_bin=_SHAPE["max_bin"],
     )
-    return bytes(xgboost.train(_SHAPE | {"seed": seed}, rows, _ROUNDS).save_raw("ubj"))
+    parameters = {**_SHAPE, **kind.shape, "seed": seed}
+    return bytes(xgboost.train(parameters, rows, _ROUNDS).save_raw("ubj"))
 
 
 def of_all_ranks(own: Sequence[bytes], ranks: Ranks) -> list[bytes]:
