@@ -100,11 +100,11 @@ def test_of_all_ranks_boosters_half_learn_in_pairs_and_half_each_by_itself(monke
         return b"told"
 
     monkeypatch.setattr(boosting.trees, "boost", boost)
-    network = Network(ENCODINGS, settings.Model(width=16, id_width=8))
+    monkeypatch.setattr(boosting.trees, "of_all_ranks", lambda own, ranks: own)
     monkeypatch.setattr(PairTrees, "load", lambda self, raw: None)
+    network = Network(ENCODINGS, settings.Model(width=16, id_width=8))
     for rank in range(world_size):
         ranks = Ranks(rank=rank, world_size=world_size, device=torch.device("cpu"))
-        monkeypatch.setattr(boosting.trees, "of_all_ranks", lambda own, ranks: own)
         boosting.add(network, None, None, ranks, seed=7)
     assert len(learnt) >= trees.NUM_BOOSTERS
     assert abs(2 * sum(learnt) - len(learnt)) <= 1
