@@ -55,6 +55,7 @@ FACTORS = "factors"  # array<array<double>>  by trait: of each class and value, 
 VALUES = "values"  # array<array<bigint>>  by column of the customers: those that tell of a class
 LIFTS = "lifts"  # array<array<double>>  by column: of each value and class, value by value
 AT_RISK = "at_risk"  # array<bigint> lines of its owners that could have been it
+DUE_RATES = "due_rates"  # array<double>  that a line is the item because it is due (`prepare.due`)
 
 GROUP = "seed_group"  # int         number of the group within (split, anchor)
 
@@ -104,6 +105,11 @@ ITEM_STATES = (
     f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {ITEM} bigint, {TREND} array<float>, "
     f"{TRAITS} array<int>, {REPEATS} array<bigint>, {AT_RISK} array<bigint>, "
     f"{SIMILAR_ITEMS} array<bigint>, {SIMILARITIES} array<float>"
+)
+
+# When an item is bought again because it is due, one row per row of `item_states`.
+ITEM_DUE_RATES = (
+    f"{RUN_DATE} date, {ANCHOR_TIME} timestamp, {ITEM} bigint, {DUE_RATES} array<double>"
 )
 
 # Entities drawn at random per anchor, with what they bought: their newest distinct items.

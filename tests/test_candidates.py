@@ -7,15 +7,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recspark import files, schema
 from recspark.prepare import (
     candidates,
     customer_class_files,
     customer_classes,
+    due,
     entity_pool,
+    item_due_rate_files,
+    item_due_rates,
+    item_state_files,
     item_states,
     latent_classes,
+    life_tables,
 )
-from recspark.prepare.arrow_rows import microseconds
+from recspark.prepare.arrow_rows import matrix, microseconds
 from recspark.prepare.class_covariates import Covariate
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.interactions import EventRoles
@@ -76,7 +82,7 @@ def parquet(folder):
 
 
 def tables(table, folder, events, items=ITEMS):
-    """Files of the item states, of the entity pool and of the customers' classes."""
+    """Files of the item states, the entity pool, the customers' classes and the items' due rates."""
     known = {"features": FEATURES, "horizon_days": 10, "settings": Candidates()}
     states = item_states.build(events, ROLES, table(items), ANCHORS, **known)
     states.write.parquet(str(folder / "states"))
@@ -87,7 +93,9 @@ def tables(table, folder, events, items=ITEMS):
     found = [parquet(folder / name) for name in ("states", "pool")]
     classes = customer_classes.build(pool.sparkSession, ANCHORS, *found, features=FEATURES)
     classes.write.parquet(str(folder / "classes"))
-    return *found, parquet(folder / "classes")
+    rates = item_due_rates.build(pool.sparkSession, ANCHORS, found[0])
+    rates.write.parquet(str(folder / "rates"))
+    return *found, parquet(folder / "classes"), parquet(folder / "rates")
 
 
 def build(table, folder, sales=SALES, partitions=None, per_seed=3):
@@ -199,7 +207,7 @@ def test_an_anchor_has_classes_whose_factors_are_of_its_traits_and_of_the_price(
         1           |                      |                    | {traits}
         """
     events = {"sales": table(SALES), "wishes": table(WISHES)}
-    states, _, classes = tables(table, tmp_path, events, items)
+    states, _, classes, _ = tables(table, tmp_path, events, items)
     expected = [1, 8, 8] if "7" in traits else [8]
     for anchor in ANCHORS:
         found = customer_class_files.load(classes, states, microseconds(anchor), FEATURES)
@@ -207,6 +215,26 @@ def test_an_anchor_has_classes_whose_factors_are_of_its_traits_and_of_the_price(
         assert [factor_KV.shape for factor_KV in found.factors] == [
             (len(found.share_K), size) for size in expected
         ]
+
+
+def test_due_rates_of_an_anchor_follow_the_purchases_seen_then(table, tmp_path):
+    """Item 0 is bought again between the anchors."""
+    again = "    17           | 2024-03-05T00:00:00 | [1 0]               | [2]\n"
+    events = {"sales": table(SALES.rstrip() + "\n" + again), "wishes": table(WISHES)}
+    states, *_, rates = tables(table, tmp_path, events)
+    before, after = (item_due_rate_files.load(rates, microseconds(anchor)) for anchor in ANCHORS)
+    for anchor, found in zip(ANCHORS, (before, after), strict=True):
+        items = item_state_files.load(states, microseconds(anchor)).nodes
+        assert found.shape == (len(items), life_tables.NUM_INTERVALS)
+    assert (before == 0).all()
+    wanted = (schema.ITEM, schema.REPEATS, schema.AT_RISK)
+    counted = files.read(states, wanted, ANCHORS[1]).sort_by(schema.ITEM)
+    repeats = matrix(counted, schema.REPEATS)
+    assert repeats.sum(axis=1).tolist() == [1, 0, 0, 0, 0]
+    owners = np.array([2.0, 1, 1, 0, 0])
+    expected = due.rates(repeats, matrix(counted, schema.AT_RISK), owners)
+    assert after == pytest.approx(expected, rel=1e-6)
+    assert after.sum(axis=1).argmax() == 0
 
 
 def test_what_columns_tell_of_classes_is_read_as_it_was_found(table, tmp_path):

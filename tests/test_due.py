@@ -83,6 +83,13 @@ def test_items_beyond_those_learnt_from_are_told_too(shop, monkeypatch):
     assert np.corrcoef(found.ravel(), rates.ravel())[0, 1] > 0.95
 
 
+def test_rates_are_the_same_however_many_items_are_told_at_once(shop, monkeypatch):
+    _, owners, _, at_risk, counted = shop
+    found = due.rates(counted, at_risk, owners)
+    monkeypatch.setattr(due, "_ITEMS_AT_ONCE", 7)
+    np.testing.assert_allclose(due.rates(counted, at_risk, owners), found, rtol=1e-9)
+
+
 def test_the_chance_is_the_mean_of_the_rate_over_the_horizon():
     rates = np.zeros((3, NUM_INTERVALS))
     rates[:, EDGES == 2.0] = 0.5  # from 2 days to 2.38

@@ -74,7 +74,7 @@ def block_of(past, others=None, similar=None, pool=None):
     trend["amount_discount"] = np.array([0.25, 0.5, np.nan, np.nan])
     matrix = sparse.csr_matrix(np.zeros((4, 4)) if similar is None else similar)
     nothing = np.empty((NUM_ITEMS, 0))
-    states = ItemStates(np.arange(NUM_ITEMS), *4 * (nothing,), matrix)
+    states = ItemStates(np.arange(NUM_ITEMS), *2 * (nothing,), matrix)
     pairs = pair_history.pairs(past, HORIZON)
     found = retrieval.retrieve(
         past, pairs, states, trend, np.arange(past.num_seeds), pool or pool_of(np.zeros((0, 4))),

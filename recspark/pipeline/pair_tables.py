@@ -15,6 +15,7 @@ from recspark.prepare import (
     customer_classes,
     entity_pool,
     interactions,
+    item_due_rates,
     item_states,
     item_trends,
     pair_features,
@@ -51,6 +52,7 @@ def write(
         workspace.paths("item_states"),
         workspace.paths("entity_pool"),
         workspace.paths("customer_classes"),
+        workspace.paths("item_due_rates"),
         features=features,
         horizon_days=run.horizon_days,
         settings=run.settings.candidates,
@@ -74,7 +76,7 @@ def _write_states(
     roles: Sequence[EventRoles],
     features: FeatureSchema,
 ) -> DataFrame:
-    """Item states, which are returned, the entity pool, and the classes of its customers."""
+    """Item states, which are returned, what of them is due, the entity pool, and its classes."""
     chosen, workspace = run.settings.candidates, run.workspace
     times = sorted({anchor.time for anchor in run.anchors})
     states = item_states.build(
@@ -87,6 +89,8 @@ def _write_states(
         settings=chosen,
     )
     states = workspace.write("item_states", states, schema.ITEM_STATES)
+    due_rates = item_due_rates.build(workspace.spark, times, workspace.paths("item_states"))
+    workspace.write("item_due_rates", due_rates, schema.ITEM_DUE_RATES)
     pool = entity_pool.build(
         built.events,
         roles[0],

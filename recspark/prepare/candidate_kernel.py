@@ -14,6 +14,7 @@ from recspark import schema, windows
 from recspark.prepare import (
     customer_class_files,
     habits,
+    item_due_rate_files,
     item_state_files,
     nearest_users,
     pair_features,
@@ -54,6 +55,7 @@ class Plan:
     state_files: tuple[str, ...]  # Parquet files of the item states
     pool_files: tuple[str, ...]  # Parquet files of the entity pool
     class_files: tuple[str, ...]  # Parquet files of the customers' classes
+    due_rate_files: tuple[str, ...]  # Parquet files of the items' due rates
 
 
 def run(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
@@ -143,7 +145,7 @@ def _block(
         pairs=pairs,
         users=pair_history.seed_columns(history, plan.horizon_days) | habits.habits(history, trend),
         trend=trend,
-        due_rates=states.due_rates,
+        due_rates=item_due_rate_files.load(plan.due_rate_files, anchor),
         classes=customer_class_files.load(
             plan.class_files, plan.state_files, anchor, plan.features
         ),

@@ -28,6 +28,7 @@ def build(
     item_state_files: Sequence[str],
     pool_files: Sequence[str],
     class_files: Sequence[str],
+    due_rate_files: Sequence[str],
     *,
     features: FeatureSchema,
     horizon_days: float,
@@ -44,6 +45,7 @@ def build(
             workers can open.
         pool_files: the same of the entity pool.
         class_files: the same of the customers' classes.
+        due_rate_files: the same of the items' due rates.
         features: which there are.
         horizon_days: length of the label window, days.
         settings: how many candidates, from how long a history.
@@ -68,6 +70,7 @@ def build(
         state_files=tuple(item_state_files),
         pool_files=tuple(pool_files),
         class_files=tuple(class_files),
+        due_rate_files=tuple(due_rate_files),
     )
     kernel = partial(candidate_kernel.run, plan=plan)
     return rows.repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)

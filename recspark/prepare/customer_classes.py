@@ -1,14 +1,13 @@
 """Customer classes: who buys alike at each anchor, found from the pool of entities."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from recspark import schema
-from recspark.prepare import customer_class_files
+from recspark.prepare import anchor_tasks, customer_class_files
 from recspark.prepare.customer_class_files import Sources
 from recspark.prepare.feature_schema import FeatureSchema
 
@@ -37,15 +36,10 @@ def build(
         pool_files: the same of the entity pool.
         features: which columns item states have.
     """
-    moments = [anchor if anchor.tzinfo else anchor.replace(tzinfo=UTC) for anchor in anchors]
-    rows = spark.createDataFrame(
-        list(enumerate(moments)), f"number int, {schema.ANCHOR_TIME} timestamp"
-    )
     sources = Sources(
         state_files=tuple(item_state_files),
         pool_files=tuple(pool_files),
         features=features,
     )
     kernel = partial(customer_class_files.find, sources=sources)
-    one_each = rows.repartitionById(len(moments), F.col("number"))
-    return one_each.select(schema.ANCHOR_TIME).mapInArrow(kernel, COLUMNS)
+    return anchor_tasks.one_each(spark, anchors).mapInArrow(kernel, COLUMNS)

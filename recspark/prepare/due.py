@@ -34,6 +34,7 @@ _PRIOR_OF_USUAL = 0.2
 _UNSEEN = 0.5  # first buyers that an item has beside those it has
 _ROUNDS = 20
 _MOST_ITEMS = 2_000  # from which the curve is learnt
+_ITEMS_AT_ONCE = 10_000  # whose kinds are told: some 100 MB
 _SMALLEST = 1e-5  # chance that a line is what is hardly ever bought again
 
 
@@ -139,7 +140,9 @@ def rates(repeats: Array, at_risk: Array, first_buyers_N: Array) -> Array:
     if not len(learnt.count_C):
         learnt = tables
     curve = _learn(learnt)
-    return np.asarray(curve.belongs(tables) @ curve.due_MI)
+    blocks = range(0, len(tables.wanted_N), _ITEMS_AT_ONCE)
+    some = (tables.some(slice(first, first + _ITEMS_AT_ONCE)) for first in blocks)
+    return np.concatenate([curve.belongs(part) @ curve.due_MI for part in some])
 
 
 def _learn(tables: Tables) -> Curve:

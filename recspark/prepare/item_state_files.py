@@ -1,22 +1,18 @@
 """Item states read on a worker from their Parquet files, once per process and anchor."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
 
 from recspark import files, schema
-from recspark.prepare import due
 from recspark.prepare.arrow_rows import Array, column, matrix, moment
-from recspark.prepare.item_trends import OF_TARGET
 
 _COLUMNS = [
     schema.ITEM,
     schema.TREND,
     schema.TRAITS,
-    schema.REPEATS,
-    schema.AT_RISK,
     schema.SIMILAR_ITEMS,
     schema.SIMILARITIES,
 ]
@@ -29,15 +25,7 @@ class ItemStates:
     nodes: Array  # int64 (N,), ascending
     trend: Array  # float32 (N, T)
     traits: Array  # int64 (N, W): columns as `FeatureSchema.item_traits`, -1 where an item has none
-    repeats: Array  # int64 (N, I): life tables of the items (`prepare.life_tables`)
-    at_risk: Array  # int64 (N, I)
     similar: sparse.csr_matrix  # float32 (N, N): row i holds the cosines of its similar items
-
-    @cached_property
-    def due_rates(self) -> Array:
-        """float64 (N, I): chance that a line is the item because it is due, `due.rates`."""
-        owners = np.expm1(self.trend[:, OF_TARGET.index("log_owners")].astype(float))
-        return due.rates(self.repeats, self.at_risk, owners)
 
     def position(self, items: Array) -> Array:
         """Position of each item node, -1 for one that does not exist at the anchor."""
@@ -61,8 +49,6 @@ def load(paths: tuple[str, ...], anchor: int) -> ItemStates:
         nodes=nodes,
         trend=matrix(table, schema.TREND),
         traits=matrix(table, schema.TRAITS).astype(np.int64),
-        repeats=matrix(table, schema.REPEATS),
-        at_risk=matrix(table, schema.AT_RISK),
         similar=sparse.csr_matrix((num_items, num_items), dtype=np.float32),
     )
     similar = table[schema.SIMILAR_ITEMS].combine_chunks()
