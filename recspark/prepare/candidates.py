@@ -61,7 +61,13 @@ def build(
         F.col(schema.LABELS),
         F.col(schema.TRAITS),
     )
-    rows = interactions.union(events, event_roles).unionByName(seeds, allowMissingColumns=True)
+    # Empty and not null: on its way to Python every null of a list is filled in anew for each row
+    # behind it, as the size of the batch is asked for.
+    nothing = {schema.LABELS: "array<bigint>", schema.TRAITS: "array<int>"}
+    of_events = interactions.union(events, event_roles).withColumns(
+        {name: F.array().cast(kind) for name, kind in nothing.items()}
+    )
+    rows = of_events.unionByName(seeds, allowMissingColumns=True)
     plan = Plan(
         horizon_days=horizon_days,
         per_seed=settings.per_seed,
