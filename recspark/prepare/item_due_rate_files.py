@@ -26,6 +26,8 @@ def find(
         for anchor in column(pa.Table.from_batches([batch]), schema.ANCHOR_TIME):
             states = files.read(state_files, _COUNTED, moment(int(anchor))).sort_by(schema.ITEM)
             items = column(states, schema.ITEM)
+            if not len(items):
+                continue
             yield pa.RecordBatch.from_arrays(
                 [
                     timestamps(np.full(len(items), anchor)),
