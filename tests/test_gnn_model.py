@@ -7,7 +7,7 @@ import torch
 from subgraph_factory import ENCODINGS, Shop
 
 from recspark import settings
-from recspark.gnn import batches
+from recspark.gnn import batches, ranking
 from recspark.gnn.encoders import Quantiles, encode_ages
 from recspark.gnn.model import Network
 from recspark.gnn.ranking import top_k
@@ -57,6 +57,22 @@ def test_trends_of_all_items_are_encoded_once_and_are_those_of_some(network):
         torch.testing.assert_close(whole.tower_JD[some], alone.tower_JD)
         torch.testing.assert_close(whole.prior_J[some], alone.prior_J)
         assert list(catalogue.encoded_trends) == [ANCHOR]
+
+
+def test_no_rounding_lifts_another_item_above_the_last_candidate():
+    draws = torch.Generator().manual_seed(3)
+    last_b1, above_b1 = torch.randn(1000, 1, generator=draws), torch.rand(1000, 1, generator=draws)
+    best_b1 = last_b1 + above_b1
+    assert (best_b1 - (best_b1 - last_b1) > last_b1).any()
+    _, scores_bK = ranking._behind(
+        nodes_bK=torch.zeros(1000, 2, dtype=torch.int64),
+        scores_bK=torch.cat([last_b1, last_b1], dim=1),
+        found_bK=torch.tensor([[True, False]]).expand(1000, 2),
+        others_bK=torch.ones(1000, 2, dtype=torch.int64),
+        graph_bK=torch.cat([best_b1, best_b1 - 1], dim=1),
+    )
+    assert (scores_bK[:, 1] <= scores_bK[:, 0]).all()
+    torch.testing.assert_close(scores_bK[:, 1], scores_bK[:, 0])
 
 
 def test_groups_of_one_anchor_merge_to_seeds_in_order_with_each_reached_node_once():

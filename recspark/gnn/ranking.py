@@ -86,7 +86,8 @@ def _behind(
 ) -> tuple[Tensor, Tensor]:
     """The found candidates, the others in the places behind them, whose scores move down."""
     last_b1 = scores_bK.masked_fill(~found_bK, math.inf).amin(1, keepdim=True)
-    graph_bK = graph_bK - (graph_bK[:, :1] - last_b1).clamp(min=0)
+    moved_bK = graph_bK - (graph_bK[:, :1] - last_b1).clamp(min=0)
+    graph_bK = torch.minimum(moved_bK, last_b1)  # what is rounded up would stand above it
     places_K = torch.arange(nodes_bK.shape[1], device=nodes_bK.device)
     behind_bK = (places_K - found_bK.sum(1, keepdim=True)).clamp(min=0)
     return (
