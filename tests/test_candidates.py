@@ -240,9 +240,8 @@ def test_due_rates_of_an_anchor_follow_the_purchases_seen_then(table, tmp_path):
 def test_before_there_is_an_item_nothing_is_due(table, tmp_path):
     events = {"sales": table(SALES), "wishes": table(WISHES)}
     states, *_ = tables(table, tmp_path, events)
-    early = pa.array([datetime(2020, 1, 1, tzinfo=UTC)], pa.timestamp("us", tz="UTC"))
-    asked = pa.RecordBatch.from_arrays([early], names=[schema.ANCHOR_TIME])
-    assert list(item_due_rate_files.find(iter([asked]), states)) == []
+    early = microseconds(datetime(2020, 1, 1, tzinfo=UTC))
+    assert list(item_due_rate_files.find(early, states)) == []
 
 
 def test_what_columns_tell_of_classes_is_read_as_it_was_found(table, tmp_path):

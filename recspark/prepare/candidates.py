@@ -63,9 +63,9 @@ def build(
     )
     # Empty and not null: on its way to Python every null of a list is filled in anew for each row
     # behind it, as the size of the batch is asked for.
-    nothing = {schema.LABELS: "array<bigint>", schema.TRAITS: "array<int>"}
+    of_seeds = (schema.LABELS, schema.TRAITS)
     of_events = interactions.union(events, event_roles).withColumns(
-        {name: F.array().cast(kind) for name, kind in nothing.items()}
+        {name: F.array().cast(seeds.schema[name].dataType) for name in of_seeds}
     )
     rows = of_events.unionByName(seeds, allowMissingColumns=True)
     plan = Plan(

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from recspark import files, schema
 from recspark.prepare import item_state_files, latent_classes, nearest_users, tastes
-from recspark.prepare.arrow_rows import Array, column, moment, timestamps
+from recspark.prepare.arrow_rows import Array, moment, timestamps
 from recspark.prepare.class_covariates import Covariate
 from recspark.prepare.feature_schema import FeatureSchema
 from recspark.prepare.item_trends import trend_names
@@ -33,11 +33,9 @@ class Sources:
     features: FeatureSchema
 
 
-def find(batches: Iterator[pa.RecordBatch], sources: Sources) -> Iterator[pa.RecordBatch]:
-    """Kernel over anchors, one row each: CUSTOMER_CLASSES without run_date."""
-    for batch in batches:
-        for anchor in column(pa.Table.from_batches([batch]), schema.ANCHOR_TIME):
-            yield stored(int(anchor), _found(sources, int(anchor)))
+def find(anchor: int, sources: Sources) -> Iterator[pa.RecordBatch]:
+    """CUSTOMER_CLASSES of one anchor without run_date: one row."""
+    yield stored(anchor, _found(sources, anchor))
 
 
 def stored(anchor: int, found: Classes) -> pa.RecordBatch:

@@ -30,7 +30,7 @@ def build(
 
     Args:
         spark: of the run.
-        anchors: distinct; without a zone they are UTC.
+        anchors: as for `anchor_tasks.of_each`.
         item_state_files: Parquet files of the item states of all anchors, paths or URIs that
             workers can open.
         pool_files: the same of the entity pool.
@@ -41,5 +41,5 @@ def build(
         pool_files=tuple(pool_files),
         features=features,
     )
-    kernel = partial(customer_class_files.find, sources=sources)
-    return anchor_tasks.one_each(spark, anchors).mapInArrow(kernel, COLUMNS)
+    find = partial(customer_class_files.find, sources=sources)
+    return anchor_tasks.of_each(spark, anchors, find, COLUMNS)

@@ -18,24 +18,19 @@ from recspark.prepare.life_tables import NUM_INTERVALS
 _COUNTED = (schema.ITEM, schema.TREND, schema.REPEATS, schema.AT_RISK)
 
 
-def find(
-    batches: Iterator[pa.RecordBatch], state_files: tuple[str, ...]
-) -> Iterator[pa.RecordBatch]:
-    """Kernel over anchors: ITEM_DUE_RATES without run_date, the items of each in their order."""
-    for batch in batches:
-        for anchor in column(pa.Table.from_batches([batch]), schema.ANCHOR_TIME):
-            states = files.read(state_files, _COUNTED, moment(int(anchor))).sort_by(schema.ITEM)
-            items = column(states, schema.ITEM)
-            if not len(items):
-                continue
-            yield pa.RecordBatch.from_arrays(
-                [
-                    timestamps(np.full(len(items), anchor)),
-                    pa.array(items, pa.int64()),
-                    lists(_found(states).ravel(), np.full(len(items), NUM_INTERVALS), pa.float64()),
-                ],
-                names=[schema.ANCHOR_TIME, schema.ITEM, schema.DUE_RATES],
-            )
+def find(anchor: int, state_files: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """ITEM_DUE_RATES of one anchor without run_date, items in their order; none without items."""
+    states = files.read(state_files, _COUNTED, moment(anchor)).sort_by(schema.ITEM)
+    items = column(states, schema.ITEM)
+    if len(items):
+        yield pa.RecordBatch.from_arrays(
+            [
+                timestamps(np.full(len(items), anchor)),
+                pa.array(items, pa.int64()),
+                lists(_found(states).ravel(), np.full(len(items), NUM_INTERVALS), pa.float64()),
+            ],
+            names=[schema.ANCHOR_TIME, schema.ITEM, schema.DUE_RATES],
+        )
 
 
 def _found(states: pa.Table) -> Array:

@@ -17,11 +17,8 @@ def build(
 ) -> DataFrame:
     """ITEM_DUE_RATES without `run_date`: one row per item state, rates as `due.rates` gives them.
 
-    Args:
-        spark: of the run.
-        anchors: distinct; without a zone they are UTC.
-        item_state_files: Parquet files of the item states of all anchors, paths or URIs that
-            workers can open.
+    `item_state_files` are the Parquet files of the item states of all anchors, paths or URIs that
+    workers can open.
     """
-    kernel = partial(item_due_rate_files.find, state_files=tuple(item_state_files))
-    return anchor_tasks.one_each(spark, anchors).mapInArrow(kernel, COLUMNS)
+    find = partial(item_due_rate_files.find, state_files=tuple(item_state_files))
+    return anchor_tasks.of_each(spark, anchors, find, COLUMNS)
