@@ -237,6 +237,10 @@ class Workspace:
     settings: Settings
     run_date: date
     versions: dict[str, int] = field(default_factory=dict)  # of stage tables this run has written
+    # (table, version, slice) to its files: a version never changes, and to list it is a Spark job.
+    _listed: dict[object, tuple[DataFile, ...]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def write(self, table: str, frame: DataFrame, ddl: str, **part: str | Splits) -> DataFrame:
         """Replace this run's slice of a stage table and return it, read back from storage.
@@ -261,7 +265,7 @@ class Workspace:
             empty = frame.limit(0).write.format("delta").mode("overwrite")
             empty.option("overwriteSchema", "true").partitionBy(*owned).save(path)
             self.versions[table] = replace_slice(frame, path, slice_values=owned)
-        rows = sum(f.num_rows for f in data_files(self.spark, path, self.versions[table], owned))
+        rows = sum(file.num_rows for file in self.files(table, **part))
         label = ", ".join([table, *("+".join(map(str, _each(v))) for v in part.values())])
         log.info("%s: %s rows, %.1f s", label, f"{rows:,}", time.monotonic() - started)
         return self.read(table, **part)
@@ -275,8 +279,12 @@ class Workspace:
 
     def files(self, table: str, **part: str | Splits) -> tuple[DataFile, ...]:
         """The Parquet files of this run's slice, for readers without Spark."""
-        path = self.settings.stage_path(table)
-        return tuple(data_files(self.spark, path, self.versions[table], self._owned(part)))
+        version, owned = self.versions[table], self._owned(part)
+        key = (table, version, tuple(sorted(owned.items())))
+        if key not in self._listed:
+            path = self.settings.stage_path(table)
+            self._listed[key] = tuple(data_files(self.spark, path, version, owned))
+        return self._listed[key]
 
     def paths(self, table: str, **part: str | Splits) -> tuple[str, ...]:
         """The paths of `files`."""

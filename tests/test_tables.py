@@ -153,3 +153,20 @@ def test_a_stage_table_of_another_release_is_made_anew(spark, tmp_path, caplog):
     renamed = spark.createDataFrame([(3, 0.5)], "item bigint, rate double")
     written = workspace(MONDAY).write("pairs", renamed, "run_date date, item bigint, rate double")
     assert [tuple(row) for row in written.collect()] == [(MONDAY, 3, 0.5)]
+
+
+def test_a_slices_files_are_those_of_its_newest_rows(table, spark, tmp_path):
+    workspace = tables.Workspace(spark=spark, settings=shop(tmp_path), run_date=MONDAY)
+
+    def listed(split):
+        rows = spark.read.parquet(*workspace.paths("pairs", split=split))
+        return sorted(row.item for row in rows.select("item").collect())
+
+    workspace.write("pairs", table("item:bigint\n1\n2"), SALES, split="train")
+    assert listed("train") == [1, 2]
+    workspace.write("pairs", table("item:bigint\n3"), SALES, split="test")
+    assert (listed("train"), listed("test")) == ([1, 2], [3])
+    workspace.write("pairs", table("item:bigint\n4"), SALES, split="train")
+    assert (listed("train"), listed("test")) == ([4], [3])
+    both = workspace.files("pairs", split=("train", "test"))
+    assert sum(file.num_rows for file in both) == 2
