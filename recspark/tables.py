@@ -1,4 +1,4 @@
-"""Delta tables in and out: the only file that knows the storage format.
+"""Delta tables in and out: with `delta_log` the only file that knows the storage format.
 
 Every source is pinned to one version at the start of a run. Every stage table lies under the
 workspace, is partitioned by `run_date` (and by `split` where it has one), and is written by
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import cast
-from urllib.parse import unquote
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
@@ -22,12 +21,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from recspark import schema
+from recspark.delta_log import DataFile, SliceValue, Splits, data_files, each, version_now
 from recspark.settings import NAME_PATTERN, Settings, Table, nearest
 
 log = logging.getLogger(__name__)
-
-Splits = tuple[str, ...]
-SliceValue = str | date | Splits  # a tuple: any of these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +39,6 @@ class Source:
     def types(self) -> dict[str, str]:
         """Column name to Spark's simple type name."""
         return {f.name: f.dataType.simpleString() for f in self.frame.schema.fields}
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataFile:
-    """A Parquet file of a pinned table slice, with its row count from the table's log."""
-
-    path: str
-    num_rows: int
 
 
 def pin(spark: SparkSession, settings: Settings) -> dict[str, Source]:
@@ -141,7 +130,7 @@ def replace_slice(
     if checks:
         _ensure_checks(frame, path, list(slice_values), checks)
     where = " AND ".join(
-        f"{column} IN ({', '.join(_quoted(v) for v in _each(value))})"
+        f"{column} IN ({', '.join(_quoted(v) for v in each(value))})"
         for column, value in slice_values.items()
     )
     (
@@ -152,7 +141,7 @@ def replace_slice(
         .partitionBy(*slice_values)
         .save(path)
     )
-    return latest_version(spark, path)
+    return version_now(spark, path)
 
 
 def _ensure_checks(
@@ -178,19 +167,9 @@ def _quoted(value: str | date) -> str:
     return f"'{text}'"
 
 
-def _each(value: SliceValue) -> tuple[str | date, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
 def exists(spark: SparkSession, path: str) -> bool:
     """Whether a table lies at this path."""
     return DeltaTable.isDeltaTable(spark, path)
-
-
-def latest_version(spark: SparkSession, path: str) -> int:
-    """The newest version of the table at `path`."""
-    history = DeltaTable.forPath(spark, path).history(1)
-    return int(history.select("version").collect()[0]["version"])
 
 
 def read(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
@@ -206,29 +185,6 @@ def write_source(frame: DataFrame, path: str) -> None:
     frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(path)
 
 
-def data_files(
-    spark: SparkSession, path: str, version: int, slice_values: Mapping[str, SliceValue]
-) -> list[DataFile]:
-    """The Parquet files of one slice of a pinned version, ordered by path.
-
-    Partition columns are not in the files. The list grows with the number of files only.
-    """
-    jvm, session = spark._jvm, spark._jsparkSession
-    assert jvm is not None
-    delta_log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(session, path)
-    defaults = [getattr(delta_log, f"getSnapshotAt$default${place}")() for place in (2, 3, 4)]
-    added = DataFrame(delta_log.getSnapshotAt(version, *defaults).allFiles().toDF(), spark)
-    for column, value in slice_values.items():
-        added = added.where(F.col("partitionValues")[column].isin([str(v) for v in _each(value)]))
-    rows = F.get_json_object("stats", "$.numRecords").cast("bigint").alias("num_rows")
-    root = str(delta_log.dataPath().toString()).removeprefix("file:")
-    files = added.select("path", rows).collect()
-    return sorted(
-        (DataFile(path=f"{root}/{unquote(f['path'])}", num_rows=int(f["num_rows"])) for f in files),
-        key=lambda file: file.path,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
     """The stage tables of one run: each read and replaced by its run date."""
@@ -236,11 +192,8 @@ class Workspace:
     spark: SparkSession
     settings: Settings
     run_date: date
-    versions: dict[str, int] = field(default_factory=dict)  # of stage tables this run has written
-    # (table, version, slice) to its files: a version never changes, and to list it is a Spark job.
-    _listed: dict[object, tuple[DataFile, ...]] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _schemas: dict[str, StructType] = field(default_factory=dict, init=False, repr=False)
+    _written: dict[str, list[DataFile]] = field(default_factory=dict, init=False, repr=False)
 
     def write(self, table: str, frame: DataFrame, ddl: str, **part: str | Splits) -> DataFrame:
         """Replace this run's slice of a stage table and return it, read back from storage.
@@ -255,36 +208,41 @@ class Workspace:
             if isinstance(value, str):
                 frame = frame.withColumn(column, F.lit(value))
         path, owned = self.settings.stage_path(table), self._owned(part)
-        frame = conform(frame, ddl, table)
+        frame, before = conform(frame, ddl, table), version_now(self.spark, path)
         try:
-            self.versions[table] = replace_slice(frame, path, slice_values=owned)
+            replace_slice(frame, path, slice_values=owned)
         except AnalysisException:
             if not self._is_of_another_release(frame, path):
                 raise
             log.warning("%s: another release wrote it with other columns; it starts anew", table)
             empty = frame.limit(0).write.format("delta").mode("overwrite")
             empty.option("overwriteSchema", "true").partitionBy(*owned).save(path)
-            self.versions[table] = replace_slice(frame, path, slice_values=owned)
-        rows = sum(file.num_rows for file in self.files(table, **part))
-        label = ", ".join([table, *("+".join(map(str, _each(v))) for v in part.values())])
+            replace_slice(frame, path, slice_values=owned)
+        self._schemas[table] = frame.schema
+        files = data_files(self.spark, path, before, owned)
+        others = [file for file in self._written.get(table, []) if not file.lies_in(owned)]
+        self._written[table] = others + files
+        rows = sum(file.num_rows for file in files)
+        label = ", ".join([table, *("+".join(map(str, each(v))) for v in part.values())])
         log.info("%s: %s rows, %.1f s", label, f"{rows:,}", time.monotonic() - started)
         return self.read(table, **part)
 
     def read(self, table: str, **part: str | Splits) -> DataFrame:
-        """This run's slice of a stage table, at the version this run wrote last."""
-        frame = read(self.spark, self.settings.stage_path(table), self.versions[table])
-        for column, value in self._owned(part).items():
-            frame = frame.where(F.col(column).isin([F.lit(v) for v in _each(value)]))
-        return frame
+        """This run's slice of a stage table, as this run wrote it last.
+
+        By its files: Delta runs a Spark job whenever a query reads a table, only to find them.
+        """
+        found, kind = self.paths(table, **part), self._schemas[table]
+        if not found:
+            return self.spark.createDataFrame([], kind)
+        root = self.settings.stage_path(table)
+        rows = self.spark.read.schema(kind).option("basePath", root).parquet(*found)
+        return rows.select(kind.fieldNames())  # Spark puts partition columns last
 
     def files(self, table: str, **part: str | Splits) -> tuple[DataFile, ...]:
-        """The Parquet files of this run's slice, for readers without Spark."""
-        version, owned = self.versions[table], self._owned(part)
-        key = (table, version, tuple(sorted(owned.items())))
-        if key not in self._listed:
-            path = self.settings.stage_path(table)
-            self._listed[key] = tuple(data_files(self.spark, path, version, owned))
-        return self._listed[key]
+        """The Parquet files of this run's slice."""
+        owned = self._owned(part)
+        return tuple(file for file in self._written[table] if file.lies_in(owned))
 
     def paths(self, table: str, **part: str | Splits) -> tuple[str, ...]:
         """The paths of `files`."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recspark import tables
+from recspark import delta_log, tables
 from recspark.encodings import Encodings, Number, TableEncoding
 from recspark.prepare import subgraphs
 
@@ -55,8 +55,8 @@ def world(table, spark, tmp_path):
     for name in ("hop_2", "frontier"):
         path = str(tmp_path / name)
         frame = frames[name].selectExpr("1 AS run", "*")
-        version = tables.replace_slice(frame, path, slice_values={"run": "1"})
-        stored = tables.data_files(spark, path, version, {"run": "1"})
+        tables.replace_slice(frame, path, slice_values={"run": "1"})
+        stored = delta_log.data_files(spark, path, -1, {"run": "1"})
         files[name] = tuple(file.path for file in stored)
     frames["files"] = subgraphs.HopTwoFiles(neighbors=files["hop_2"], frontier=files["frontier"])
     return frames

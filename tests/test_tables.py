@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from delta.tables import DeltaTable
 
-from recspark import settings, tables
+from recspark import delta_log, settings, tables
 
 MONDAY, NEXT_MONDAY = date(2026, 11, 16), date(2026, 11, 23)
 SALES = "run_date date, split string, item bigint"
@@ -106,17 +106,19 @@ def test_a_write_replaces_its_slice_and_nothing_else(spark, table, tmp_path):
     assert rows() == expected
     version = write(MONDAY, "test", "test | 5")
     assert rows() == expected
-    assert version == tables.latest_version(spark, path) == 3
+    assert version == delta_log.version_now(spark, path) == 3
+    assert delta_log.version_now(spark, str(tmp_path / "nothing here")) == -1
 
-    def files(**owned):
-        return tables.data_files(spark, path, version, owned)
+    def files(after=-1, **owned):
+        return delta_log.data_files(spark, path, after, owned)
 
     assert sum(file.num_rows for file in files()) == 4
     of_train = files(run_date=MONDAY, split=("train", "validation"))
     assert sum(file.num_rows for file in of_train) == 2
     for file in of_train:
         assert pq.read_metadata(file.path).num_rows == file.num_rows
-    assert sum(f.num_rows for f in tables.data_files(spark, path, 0, {"split": "test"})) == 1
+    assert [file.num_rows for file in files(after=2, split="test")] == [1]
+    assert files(after=2, split="train") == []
 
 
 def test_a_table_left_without_some_checks_gets_them_with_the_next_write(spark, table, tmp_path):

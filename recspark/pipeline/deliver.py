@@ -6,6 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import ranges, schema, settings
+from recspark.delta_log import DataFile
 from recspark.existence import exists_at
 from recspark.pipeline import registered
 from recspark.pipeline.learn import Learnt
@@ -15,7 +16,6 @@ from recspark.ranges import RowRange
 from recspark.recommend import reasons, scoring, write
 from recspark.recommend.scoring import Served
 from recspark.registry import ModelVersion, Registry
-from recspark.tables import DataFile
 
 NAME_COLUMNS = ("name", "title", "description")  # of items, as people call them
 ROWS_PER_TASK = 32  # groups of seeds that one task scores; each task loads the model once
@@ -37,7 +37,7 @@ def score(
 ) -> DataFrame:
     """Score every seed of a split with a model; returns the written `scored` slice."""
     workspace = run.workspace
-    served = Served(
+    model_and_files = Served(
         state=state,
         encodings=prepared.encodings.model_dump_json(),
         model=model or run.settings.model,
@@ -45,6 +45,7 @@ def score(
         item_state_files=workspace.paths("item_states"),
     )
     spark = workspace.spark
+    served = spark.sparkContext.broadcast(model_and_files)
     nodes = _small_ranges(workspace.files("node_subgraphs", split=split))
     vectors = scoring.node_vectors(spark, nodes, served)
     workspace.write("node_vectors", vectors, schema.NODE_VECTORS, split=split)
