@@ -56,6 +56,8 @@ def open_session(app_name: str) -> SparkSession:
     spark.conf.set("parquet.page.size.row.check.min", "4")
     spark.conf.set("parquet.block.size", str(32 * 1024 * 1024))
     spark.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", str(32 * 1024 * 1024))
+    # A slice has few partitions: to write them side by side needs no sort of such rows before.
+    spark.conf.set("spark.sql.maxConcurrentOutputFileWriters", "4")
     if "DeltaSparkSessionExtension" not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise RuntimeError(
             "this Spark session has no Delta; run `python -m recspark.install` once in the active "

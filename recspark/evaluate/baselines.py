@@ -25,6 +25,7 @@ from recspark.evaluate.histories import SEED, Method, Popular, best, ragged, spl
 from recspark.evaluate.item_item import ItemItem
 from recspark.evaluate.nearest_users import NearestUsers, Vector
 from recspark.evaluate.purchases import CHOICE, History
+from recspark.partitions import by_key
 
 POPULARITY, PERSONAL_FREQUENCY, ITEM_ITEM = "popularity", "personal_frequency", "item_item"
 TIFU_KNN, ALS, SEGMENT_POPULARITY = "tifu_knn", "als", "segment_popularity"
@@ -169,7 +170,9 @@ def rank(
                 yield pa.RecordBatch.from_pydict(columns)
 
     listed = StructType([StructField(name, ArrayType(LongType())) for name in methods])
-    return rows.mapInArrow(list_items, StructType([*rows.schema.fields, *listed.fields]))
+    return by_key(rows, *SEED).mapInArrow(
+        list_items, StructType([*rows.schema.fields, *listed.fields])
+    )
 
 
 def _methods(
@@ -230,7 +233,9 @@ def _best(
             schema=SUMS,
         )
 
-    sums = rows.mapInArrow(judge, f"name string, {CHOICE} int, total bigint, users bigint")
+    sums = by_key(rows, *SEED).mapInArrow(
+        judge, f"name string, {CHOICE} int, total bigint, users bigint"
+    )
     added = sums.groupBy("name", CHOICE).agg(F.sum("total"), F.sum("users"))
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in methods}
     for name, choice, total, users in added.collect():

@@ -7,6 +7,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema
+from recspark.partitions import by_key
 from recspark.prepare import candidate_kernel, interactions, nodes
 from recspark.prepare.candidate_kernel import SEED_ROW, Plan
 from recspark.prepare.feature_schema import FeatureSchema
@@ -79,7 +80,7 @@ def build(
         due_rate_files=tuple(due_rate_files),
     )
     kernel = partial(candidate_kernel.run, plan=plan)
-    return rows.repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)
+    return by_key(rows, schema.ENTITY).mapInArrow(kernel, COLUMNS)
 
 
 def recall(

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema, windows
+from recspark.partitions import by_key
 from recspark.prepare import interactions, nearest_users, nodes
 from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.interactions import EventRoles
@@ -54,7 +55,7 @@ def build(
         limit=history_per_entity,
         horizon_days=horizon_days,
     )
-    pool = drawn.select(columns).repartition(schema.ENTITY).mapInArrow(kernel, COLUMNS)
+    pool = by_key(drawn.select(columns), schema.ENTITY).mapInArrow(kernel, COLUMNS)
     pool = pool.join(nodes.traits(entities, schema.ENTITY), on=schema.ENTITY, how="inner")
     # Files of few anchors: readers of an anchor skip the others.
     return pool.repartition(len(anchors), schema.ANCHOR_TIME)

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import schema
+from recspark.partitions import by_key
 from recspark.prepare import interactions, item_trends, life_tables, nodes, similarity
 from recspark.prepare.arrow_rows import microseconds
 from recspark.prepare.feature_schema import FeatureSchema
@@ -91,13 +92,14 @@ def _trends(
         features=features,
     )
     rows = events.unionByName(item_rows, allowMissingColumns=True)
-    return rows.repartition(schema.ITEM).mapInArrow(kernel, item_trends.COLUMNS)
+    return by_key(rows, schema.ITEM).mapInArrow(kernel, item_trends.COLUMNS)
 
 
 def _life_tables(purchases: DataFrame, moments: Sequence[int]) -> DataFrame:
     """The life table of every item that was bought, summed over the entities."""
     kernel = partial(life_tables.tables, anchors=list(moments))
-    by_entity = purchases.select(schema.ENTITY, schema.ITEM, schema.TIME).repartition(schema.ENTITY)
+    own = purchases.select(schema.ENTITY, schema.ITEM, schema.TIME)
+    by_entity = by_key(own, schema.ENTITY)
     parts = by_entity.mapInArrow(kernel, life_tables.TABLES)
     counted = (schema.REPEATS, schema.AT_RISK)
     sums = [
@@ -112,11 +114,11 @@ def _similar(
 ) -> DataFrame:
     kernel = partial(similarity.histories, anchors=list(moments), limit=settings.history_per_entity)
     columns = [schema.ENTITY, schema.ITEM, schema.EVENT, schema.TIME]
-    by_entity = purchases.select(columns).repartition(schema.ENTITY)
+    by_entity = by_key(purchases.select(columns), schema.ENTITY)
     histories = by_entity.mapInArrow(kernel, similarity.HISTORIES)
     num_blocks = math.ceil(num_items / similarity.ITEMS_PER_BLOCK)
     rows = histories if num_blocks == 1 else histories.unionByName(_norms(histories, num_blocks))
-    whole = rows.repartition(schema.ANCHOR_TIME, similarity.BLOCK)
+    whole = by_key(rows, schema.ANCHOR_TIME, similarity.BLOCK)
     best = partial(
         similarity.similar, per_item=settings.similar_per_item, norms_given=num_blocks > 1
     )

@@ -39,11 +39,11 @@ class _Purchases:
 
     item: Array  # int64 (P,), ascending
     second: Array  # int64 (P,), since 1970, rounded up
-    entity: Array  # int64 (P,), from 0
     again: Array  # int64 (P,): seconds until the same pair's next purchase, -1: none
-    places: Array  # int64 (P, I + 1): lines of its entity, and before, until each edge or the next
-    line_entity: Array  # int64 (L,), ascending
-    line_second: Array  # int64 (L,)
+    opens: Array  # int64 (P,): lines of the entities before its own
+    closes: Array  # int64 (P,): lines of its entity, and before
+    places: Array  # int32 (P, I + 1): lines of its entity, and before, until each edge or the next
+    line_second: Array  # int64 (L,), by entity
 
     @classmethod
     def of(cls, entity: Array, item: Array, second: Array) -> Self:
@@ -60,20 +60,20 @@ class _Purchases:
         lines = keys[by_time]
         end = keys + np.where(again >= 0, again, span)
         reached = [keys, *(keys + seconds - 1 for seconds in _EDGE_SECONDS[1:])]
-        of_entity = np.searchsorted(entity[by_time], entity, side="right")
-        places = np.stack(
-            [np.searchsorted(lines, np.minimum(key, end), side="right") for key in reached]
-            + [np.searchsorted(lines, end, side="right")],
-            axis=1,
-        )
+        opens = np.searchsorted(entity[by_time], entity)
+        closes = np.searchsorted(entity[by_time], entity, side="right")
+        places = np.empty((len(keys), NUM_INTERVALS + 1), dtype=np.int32)
+        for place, key in enumerate((*reached, end)):
+            until = np.searchsorted(lines, np.minimum(key, end), side="right")
+            places[:, place] = np.minimum(until, closes)
         by_item = np.argsort(item, kind="stable")
         return cls(
             item=item[by_item],
             second=second[by_item],
-            entity=entity[by_item],
             again=again[by_item],
-            places=np.minimum(places, of_entity[:, None])[by_item],
-            line_entity=entity[by_time],
+            opens=opens[by_item],
+            closes=closes[by_item],
+            places=places[by_item],
             line_second=second[by_time],
         )
 
@@ -86,13 +86,11 @@ class _Purchases:
             empty = np.zeros((0, NUM_INTERVALS), dtype=np.int64)
             return item, empty, empty
         # Lines are ordered by entity: those until the anchor lie before this place.
-        seen = np.cumsum(self.line_second <= anchor)
-        first = np.searchsorted(self.line_entity, self.entity[visible])
-        last = np.searchsorted(self.line_entity, self.entity[visible], side="right")
-        before = np.append(0, seen)
-        until = first + before[last] - before[first]
+        before = np.append(0, np.cumsum(self.line_second <= anchor))
+        opens, closes = self.opens[visible], self.closes[visible]
+        until = (opens + before[closes] - before[opens]).astype(np.int32)
         inside = np.diff(np.minimum(self.places[visible], until[:, None]), axis=1)
-        at_risk = np.add.reduceat(inside, starts, axis=0)
+        at_risk = np.add.reduceat(inside, starts, axis=0, dtype=np.int64)
         again = self.again[visible]
         closed = (again >= 0) & (self.second[visible] + again <= anchor)
         number = np.cumsum(differs(item)) - 1
