@@ -9,6 +9,7 @@ expanded per seed.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,14 +26,19 @@ from recspark.ranges import RowRange
 from recspark.recommend import reasons
 
 if TYPE_CHECKING:
+    from pyspark.core.broadcast import Broadcast
+
     from recspark.gnn.catalogue import Catalogue
     from recspark.gnn.items import ItemVectors
     from recspark.gnn.model import Network
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Served:
-    """A trained model and where workers find the tables it reads; broadcast once per scoring."""
+    """A trained model and where workers find the tables it reads; broadcast once per scoring.
+
+    It equals itself alone, so that a worker knows the one that it has loaded.
+    """
 
     state: bytes  # parameters as torch.save wrote them
     encodings: str  # `Encodings` as JSON
@@ -41,17 +47,18 @@ class Served:
     item_state_files: tuple[str, ...]
 
 
-def node_vectors(spark: SparkSession, rows: Sequence[RowRange], served: Served) -> DataFrame:
+def node_vectors(
+    spark: SparkSession, rows: Sequence[RowRange], served: "Broadcast[Served]"
+) -> DataFrame:
     """`schema.NODE_VECTORS` without run date and split, for every node of `node_subgraphs`.
 
     `rows` are the ranges of its files; workers read them straight from storage.
     """
-    shared = spark.sparkContext.broadcast(served)
     spark_schema = _without_partitions(schema.NODE_VECTORS)
     arrow = to_arrow_schema(spark_schema, timezone="UTC")
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        scorer = Scorer(shared.value)
+        scorer = _loaded(served.value)
         for row in _read_ranges(batches):
             yield scorer.node_vectors(row).cast(arrow)
 
@@ -62,19 +69,18 @@ def top_k(
     spark: SparkSession,
     rows: Sequence[RowRange],
     vector_files: tuple[str, ...],
-    served: Served,
+    served: "Broadcast[Served]",
     k: int,
 ) -> DataFrame:
     """`schema.SCORED` without run date and split: the K best items on sale of every seed.
 
     `rows` are ranges of the files of `subgraphs`; workers read them straight from storage.
     """
-    shared = spark.sparkContext.broadcast(served)
     spark_schema = _without_partitions(schema.SCORED)
     arrow = to_arrow_schema(spark_schema, timezone="UTC")
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        scorer = Scorer(shared.value)
+        scorer = _loaded(served.value)
         for row in _read_ranges(batches):
             yield scorer.top_k(row, vector_files, k).cast(arrow)
 
@@ -113,6 +119,12 @@ def _without_partitions(ddl: str) -> StructType:
     return StructType([field for field in every.fields if field.name not in partitions])
 
 
+@lru_cache(maxsize=1)
+def _loaded(served: Served) -> "Scorer":
+    """A worker's model. Workers run many tasks, and to load it takes as long as a small one."""
+    return Scorer(served)
+
+
 class Scorer:
     """One worker's model, catalogue and vectors, loaded when first needed."""
 
@@ -126,7 +138,7 @@ class Scorer:
         self.network: Network = load(served.state, self.encodings, served.model)
         self.catalogue: Catalogue = _catalogue(served, self.encodings)
         self._items: dict[float, ItemVectors] = {}
-        self._vectors: dict[datetime, Any] = {}
+        self._vectors: dict[tuple[datetime, tuple[str, ...]], Any] = {}
 
     def node_vectors(self, row: pa.RecordBatch) -> pa.RecordBatch:
         """The vectors of the hop-1 nodes of one row of `node_subgraphs`."""
@@ -189,11 +201,12 @@ class Scorer:
     def _vectors_at(self, anchor: datetime, paths: tuple[str, ...]) -> Any:
         from recspark.gnn.vectors import NodeVectors
 
-        if anchor not in self._vectors:
+        if (anchor, paths) not in self._vectors:
             wanted = ["table", schema.NODE, "context", "tower", "prior"]
             rows = files.read(paths, wanted, anchor)
-            self._vectors = {anchor: NodeVectors.from_arrow(rows, self.encodings.item_table)}
-        return self._vectors[anchor]
+            vectors = NodeVectors.from_arrow(rows, self.encodings.item_table)
+            self._vectors = {(anchor, paths): vectors}
+        return self._vectors[anchor, paths]
 
 
 def _catalogue(served: Served, encodings: Encodings) -> "Catalogue":
