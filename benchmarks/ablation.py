@@ -11,7 +11,8 @@ together. Parts are:
   (vectors of item ids), `trend` (what is known of items at the anchor, for vectors and prior),
   `hop 2` (what messages of the second hop bring), `times` (ages of events and of nodes), `trees`.
   All but the last are parts of the graph's score, so they tell nothing where its weight is 0;
-- `refit`: the model that validation chose, without the validation labels;
+- `refit`: the model that validation chose, without the validation labels, and with the few boosters
+  that are enough to choose by;
 - `heads`: one pair head instead of several;
 - `ranks`: one process that takes as many groups per step as all ranks took together;
 - `negatives`: all negatives in every step instead of a share;

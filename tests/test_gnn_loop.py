@@ -14,7 +14,7 @@ from subgraph_factory import ALONE, ENCODINGS, Shop
 from recspark import progress, settings
 from recspark.evaluate import metrics
 from recspark.files import read_rows
-from recspark.gnn import boosting, choosing, epochs, learners, loop, steps
+from recspark.gnn import boosting, choosing, epochs, learners, loop, steps, trees
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.job import TrainJob
 from recspark.gnn.model import Network
@@ -273,6 +273,8 @@ def test_validation_chooses_how_much_trees_count(
 
     monkeypatch.setattr(Judge, "qualities", told)
     monkeypatch.setattr(boosting, "common_scale", lambda *_, **__: 3.0)
+    as_before = lambda chosen, *_, **__: float(chosen.pair_head.trees.scale)  # noqa: E731
+    monkeypatch.setattr(boosting, "scale_like", as_before)
     report = loop.train(job_of(folder, tmp_path, max_epochs=1, trees=True, refit=True))
     assert (report.trees_share, report.best_validation_map) == (share, expected)
     assert report.map_without_trees == alone
@@ -280,6 +282,23 @@ def test_validation_chooses_how_much_trees_count(
     for state in (report.selected_path, report.serving_path):
         scale = float(torch.load(state)["pair_head.trees.scale"])
         assert scale == (3.0 * share if share else 1.0)
+
+
+@pytest.mark.parametrize(("refit", "selected", "serving"), [(True, 2, 8), (False, 8, 8)])
+def test_validation_judges_two_boosters_and_all_of_them_serve(
+    folder, tmp_path, refit, selected, serving
+):
+    report = loop.train(job_of(folder, tmp_path, max_epochs=1, trees=True, refit=refit))
+    for path, expected in ((report.selected_path, selected), (report.serving_path, serving)):
+        module = trees.PairTrees()
+        module.load_state_dict(
+            {
+                name.removeprefix("pair_head.trees."): value
+                for name, value in torch.load(path).items()
+                if name.startswith("pair_head.trees.")
+            }
+        )
+        assert len(module._boosters) == expected
 
 
 def test_the_served_network_never_reads_a_group_that_validation_left_out(

@@ -105,7 +105,7 @@ def test_of_all_ranks_boosters_half_learn_in_pairs_and_half_each_by_itself(monke
     network = Network(ENCODINGS, settings.Model(width=16, id_width=8))
     for rank in range(world_size):
         ranks = Ranks(rank=rank, world_size=world_size, device=torch.device("cpu"))
-        boosting.add(network, None, None, ranks, seed=7)
+        boosting.add(network, None, None, ranks, num_boosters=trees.NUM_BOOSTERS, seed=7)
     assert len(learnt) >= trees.NUM_BOOSTERS
     assert abs(2 * sum(learnt) - len(learnt)) <= 1
 
@@ -196,3 +196,18 @@ def test_boosters_see_parts_of_the_seeds_and_draws_of_their_own(tmp_path):
     thin = drawn(negative_share=0.01, seed=1)
     assert int(thin.is_label_C.sum()) == int(whole.is_label_C.sum())
     assert len(thin.is_label_C) < len(whole.is_label_C)
+
+
+def test_trees_of_more_boosters_count_as_much_as_those_that_were_chosen(boosted, monkeypatch):
+    monkeypatch.setattr(boosting, "_known", lambda network, drawn: drawn)
+    monkeypatch.setattr(boosting.trees, "gather", lambda *_, **__: alternating())
+    chosen, network = (Network(ENCODINGS, settings.Model(width=16, id_width=8)) for _ in range(2))
+    chosen.pair_head.trees.load(boosted)
+    chosen.pair_head.trees.scale.fill_(0.5)
+    network.pair_head.trees.load([*boosted, one_booster(alternating(), seed=8, kind=KINDS[1])])
+    scale = boosting.scale_like(chosen, network, None, None, ALONE, seed=7)
+    assert scale != 0.5
+    network.pair_head.trees.scale.fill_(scale)
+    pairs = alternating()
+    told = [one.pair_head.trees(pairs.features_CF).squeeze(1) for one in (chosen, network)]
+    assert trees.scale(*told, pairs.seeds_C, ALONE) == pytest.approx(1.0)

@@ -18,7 +18,7 @@ import torch
 
 from recspark import files, schema
 from recspark.encodings import Encodings
-from recspark.gnn import boosting, cache, choosing
+from recspark.gnn import boosting, cache, choosing, trees
 from recspark.gnn.cache import GroupStore
 from recspark.gnn.catalogue import ITEM_STATE_COLUMNS, NODE_COLUMNS, Catalogue
 from recspark.gnn.checkpoint import Checkpoints, Progress, copied, write_whole
@@ -218,7 +218,8 @@ class _Training:
         """
         if not self.job.training.trees:
             return alone
-        network = self._boosted(alone.state, (schema.TRAIN,))
+        num = trees.NUM_SELECTED if self.job.training.refit else trees.NUM_BOOSTERS
+        network = self._boosted(alone.state, (schema.TRAIN,), num)
         scale = boosting.common_scale(
             network, self.judge.groups, self.catalogue, self.ranks, seed=self.job.seed
         )
@@ -228,12 +229,17 @@ class _Training:
         return with_trees
 
     def _as_chosen(self, serving: Progress, chosen: Chosen) -> dict[str, torch.Tensor]:
-        """The refitted network, with trees as the selected one has them."""
+        """The refitted network, with trees that count as much as the selected one's."""
         assert serving.best_model is not None, "a phase has at least one epoch"
         if not chosen.trees_share:
             return serving.best_model
-        network = self._boosted(serving.best_model, (schema.TRAIN, schema.VALIDATION))
-        network.pair_head.trees.scale.copy_(chosen.state["pair_head.trees.scale"])
+        splits = (schema.TRAIN, schema.VALIDATION)
+        network = self._boosted(serving.best_model, splits, trees.NUM_BOOSTERS)
+        scale = boosting.scale_like(
+            self._network(chosen.state), network, self._own((schema.TRAIN,)), self.catalogue,
+            self.ranks, seed=self.job.seed,
+        )  # fmt: skip
+        network.pair_head.trees.scale.fill_(scale)
         return copied(network)
 
     def _network(self, state: dict[str, torch.Tensor]) -> Network:
@@ -241,9 +247,14 @@ class _Training:
         network.load_state_dict(state)
         return network
 
-    def _boosted(self, state: dict[str, torch.Tensor], splits: tuple[str, ...]) -> Network:
+    def _boosted(
+        self, state: dict[str, torch.Tensor], splits: tuple[str, ...], num_boosters: int
+    ) -> Network:
         network = self._network(state)
-        boosting.add(network, self._own(splits), self.catalogue, self.ranks, seed=self.job.seed)
+        boosting.add(
+            network, self._own(splits), self.catalogue, self.ranks,
+            num_boosters=num_boosters, seed=self.job.seed,
+        )  # fmt: skip
         return network
 
     def _own(self, splits: tuple[str, ...]) -> GroupStore | None:
