@@ -1,4 +1,4 @@
-"""Delta tables in and out: with `delta_log` the only file that knows the storage format.
+"""Delta tables in and out: it and `delta_log` alone know the storage format.
 
 Every source is pinned to one version at the start of a run. Every stage table lies under the
 workspace, is partitioned by `run_date` (and by `split` where it has one), and is written by
@@ -172,12 +172,9 @@ def exists(spark: SparkSession, path: str) -> bool:
     return DeltaTable.isDeltaTable(spark, path)
 
 
-def read(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
-    """The table at `path`, at `version` or its newest."""
-    reader = spark.read.format("delta")
-    if version is not None:
-        reader = reader.option("versionAsOf", version)
-    return reader.load(path)
+def read(spark: SparkSession, path: str) -> DataFrame:
+    """The table at `path`, at its newest version."""
+    return spark.read.format("delta").load(path)
 
 
 def write_source(frame: DataFrame, path: str) -> None:

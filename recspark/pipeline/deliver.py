@@ -18,7 +18,7 @@ from recspark.recommend.scoring import Served
 from recspark.registry import ModelVersion, Registry
 
 NAME_COLUMNS = ("name", "title", "description")  # of items, as people call them
-ROWS_PER_TASK = 32  # groups of seeds that one task scores; each task loads the model once
+ROWS_PER_TASK = 32  # groups of seeds that one task scores; a worker loads the model once
 
 
 @dataclass(frozen=True, kw_only=True)
