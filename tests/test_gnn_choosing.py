@@ -72,8 +72,21 @@ def test_without_a_column_is_as_if_it_were_missing():
     values = torch.tensor([[0.5, 7.0], [float("nan"), 5.5]])
     blank = values.clone()
     blank[:, 1] = float("nan")
-    found = quantiles.missing(quantiles(values), torch.tensor([False, True]))
-    assert torch.equal(found, quantiles(blank))
+    encoded = quantiles(values)
+    change, places = quantiles.change_where_missing(encoded, torch.tensor([False, True]))
+    assert places.tolist() == [1, 3, 5]
+    encoded[:, places] += change
+    assert torch.equal(encoded, quantiles(blank))
+
+
+def test_heads_without_each_part_score_as_if_its_features_were_missing():
+    head = Network(GROUPED, SHAPE).pair_head.eval()
+    for layers in head.perceptrons:
+        torch.nn.init.normal_(layers[-1].weight, generator=torch.Generator().manual_seed(3))
+    features = torch.tensor([[1.0, 10.0, 0.3], [float("nan"), 50.0, 0.9], [4.0, 2.0, 0.1]])
+    parts = [torch.tensor([True, False, False]), torch.tensor([False, True, True])]
+    for found, part in zip(head.without_each(features, parts), parts, strict=True):
+        torch.testing.assert_close(found, head.of_heads(features.masked_fill(part, float("nan"))))
 
 
 @pytest.fixture
@@ -89,23 +102,16 @@ def judge(tmp_path):
     )  # fmt: skip
 
 
-class Preferring(torch.nn.Module):
-    """Stands for a head or for trees: 10, so that candidates come first, plus or minus a column."""
-
-    def __init__(self, column, sign):
-        super().__init__()
-        self.column, self.sign = column, sign
-
-    def forward(self, values):
-        return 10 + self.sign * values[:, self.column : self.column + 1].nan_to_num()
-
-
 def network_preferring(sign):
     """Heads that rank by `times_bought` beside a graph that says 0; labels were never bought."""
     network = Network(GROUPED, SHAPE)
     for parameter in network.graph.tower.parameters():
         torch.nn.init.zeros_(parameter)
-    network.pair_head.perceptrons = torch.nn.ModuleList([Preferring(0, sign)])
+    head = torch.nn.Linear(network.pair_head.quantiles.width, 1)
+    with torch.no_grad():
+        head.weight.zero_()[0, 0] = sign
+        head.bias.fill_(10.0)  # so that candidates come first
+    network.pair_head.perceptrons = torch.nn.ModuleList([torch.nn.Sequential(head)])
     return network
 
 
@@ -123,8 +129,9 @@ def test_a_group_that_ranks_upside_down_is_left_out_and_one_that_ranks_well_stay
 
 def test_trees_that_turn_the_ranking_around_get_the_weight_that_does(judge, monkeypatch):
     network = network_preferring(1.0)
-    trees = Preferring(0, -1.0)
-    monkeypatch.setattr(network.pair_head.trees, "unscaled", trees.forward)
+    monkeypatch.setattr(
+        network.pair_head.trees, "unscaled", lambda features: -features[:, :1].nan_to_num()
+    )
     alone = choosing.choose_weights(network, judge)
     chosen = choosing.choose_weights(network, judge, scale=0.75)
     assert chosen.trees_share == 2.0  # only this makes 1.5 of them and 1 of the heads

@@ -67,9 +67,8 @@ def _without_each(network: Network, judge: Judge) -> dict[str, Quality]:
     read = {name: own_F for name, own_F in by_group.items() if not head.ignored_F[own_F].all()}
 
     def said(batch: Batch) -> Iterable[Said]:
-        encoded = head.encoded(batch.features_CF)
-        for columns_F in read.values():
-            yield head.of_encoded(head.quantiles.missing(encoded, columns_F)), weight
+        for pairs_CH in head.without_each(batch.features_CF, read.values()):
+            yield pairs_CH, weight
 
     return judge.qualities(network, tuple(read), said)
 

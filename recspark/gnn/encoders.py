@@ -159,11 +159,16 @@ class Quantiles(nn.Module):
         both_2NF = torch.stack([places_FN.T, logarithms_NF.clamp(-_FARTHEST, _FARTHEST)])
         return torch.cat([*both_2NF.masked_fill(missing_NF, 0.0), missing_NF.float()], dim=1)
 
-    def missing(self, encoded: Tensor, columns_F: Tensor) -> Tensor:
-        """What `forward` returned, as if these columns (bool) were missing everywhere."""
-        nothing = torch.zeros_like(columns_F)
-        blank = encoded.masked_fill(torch.cat([columns_F, columns_F, nothing]), 0.0)
-        return blank.masked_fill_(torch.cat([nothing, nothing, columns_F]), 1.0)
+    def change_where_missing(self, encoded: Tensor, columns_F: Tensor) -> tuple[Tensor, Tensor]:
+        """How what `forward` returned changes where these columns (bool) are missing everywhere.
+
+        Returns the change (N, 3f) float32 and the columns of the result that change (3f,) int64.
+        """
+        own = columns_F.nonzero().squeeze(1)
+        num_columns = len(columns_F)
+        changed = torch.cat([own, own + num_columns, own + 2 * num_columns])
+        is_flag = (changed >= 2 * num_columns).to(encoded.dtype)
+        return is_flag - encoded[:, changed], changed
 
 
 def _logarithm(values: Tensor) -> Tensor:

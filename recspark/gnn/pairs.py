@@ -3,7 +3,8 @@
 Axes: C candidates, F pair features, H heads.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,16 +47,29 @@ class PairHead(nn.Module):
 
     def of_heads(self, features_CF: Tensor) -> Tensor:
         """Return scores_CH without the trees."""
-        return self.of_encoded(self.encoded(features_CF))
-
-    def encoded(self, features_CF: Tensor) -> Tensor:
-        """What the heads read (C, `quantiles.width`)."""
-        encoded: Tensor = self.quantiles(self.known(features_CF))
-        return encoded
-
-    def of_encoded(self, encoded: Tensor) -> Tensor:
-        """Return scores_CH without the trees, from what `encoded` gave."""
+        encoded = self.quantiles(self.known(features_CF))
         return torch.cat([head(encoded) for head in self.perceptrons], dim=1)
+
+    def without_each(self, features_CF: Tensor, parts: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`of_heads` as if the features of each part, boolean (F,), were missing.
+
+        Few inputs change, so the first layer's product with all of them is computed once.
+        """
+        encoded = self.quantiles(self.known(features_CF))
+        firsts = [layers[0](encoded) for layers in self._layers()]
+        for columns_F in parts:
+            change, inputs = self.quantiles.change_where_missing(encoded, columns_F)
+            yield torch.cat(
+                [
+                    layers[1:](first + change @ layers[0].weight[:, inputs].T)
+                    for layers, first in zip(self._layers(), firsts, strict=True)
+                ],
+                dim=1,
+            )
+
+    def _layers(self) -> Iterator[Any]:
+        """The layers of each head."""
+        yield from self.perceptrons
 
     def known(self, features_CF: Tensor) -> Tensor:
         """The features, those that are left out as missing."""

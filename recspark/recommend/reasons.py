@@ -47,13 +47,13 @@ def of(
     true_of = _true_of(features.numpy(), encodings)
     losses = np.full((len(rows), len(WORDS)), -np.inf)
     with torch.no_grad():
-        whole = head(features).mean(1)
+        whole = head(features).mean(1).numpy()
         for place, part in enumerate(WORDS):
-            without = features.clone()
+            able = true_of[part]
+            without = features[torch.from_numpy(able)]
             for name, value in encodings.pair_parts.get(part, {}).items():
                 without[:, names.index(name)] = float("nan") if value is None else value
-            lost = (whole - head(without).mean(1)).numpy()
-            losses[:, place] = np.where(true_of[part], lost, -np.inf)
+            losses[able, place] = whole[able] - head(without).mean(1).numpy()
     words = np.array(list(WORDS.values()), dtype=object)[losses.argmax(axis=1)]
     words[np.isinf(losses).all(axis=1)] = FOUND_BY_GRAPH
     words[(words == WORDS[OWN]) & _due(features.numpy(), names)] = DUE_AGAIN
@@ -83,6 +83,7 @@ def _true_of(features: np.ndarray[Any, Any], encodings: Encodings) -> dict[str, 
     def column(name: str) -> Any:
         return features[:, names.index(name)] if name in names else np.full(len(features), np.nan)
 
+    nothing = np.zeros(len(features), bool)
     cheaper = np.fmin(column("item_price_change"), column("price_against_own"))
     return {
         OWN: column("purchases") > 0,
@@ -91,7 +92,7 @@ def _true_of(features: np.ndarray[Any, Any], encodings: Encodings) -> dict[str, 
         NEW: ~np.isnan(column("new_rank")),
         PRICE: cheaper < _PRICE_DOWN,
         POPULAR: ~np.isnan(column("popular_rank")),
-        TASTE: np.any([column(name) > 0 for name in likes], axis=0),
+        TASTE: np.any([nothing, *(column(name) > 0 for name in likes)], axis=0),
     }
 
 
