@@ -116,12 +116,13 @@ def replace_slice(
     slice_values: Mapping[str, SliceValue],
     metadata: Mapping[str, object] | None = None,
     checks: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
 ) -> int:
     """Write `frame` over the slice where each column of `slice_values` has (one of) its value(s).
 
     The table is created, partitioned by those columns, when it is not there; `checks` are the
-    CHECK constraints (name to SQL condition) it carries, added where missing. Either all rows
-    arrive or none.
+    CHECK constraints (name to SQL condition) it carries, added where missing, and `properties` the
+    table properties that it is created with. Either all rows arrive or none.
 
     Returns:
         The version of the table that holds the rows.
@@ -138,6 +139,7 @@ def replace_slice(
         .mode("overwrite")
         .option("replaceWhere", where)
         .option("userMetadata", json.dumps(dict(metadata or {}), sort_keys=True, default=str))
+        .options(**(properties or {}))
         .partitionBy(*slice_values)
         .save(path)
     )
@@ -182,6 +184,10 @@ def write_source(frame: DataFrame, path: str) -> None:
     frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(path)
 
 
+# Stage tables are read by their files: of Delta's statistics only the numbers of rows are needed.
+_STAGE = {"delta.dataSkippingNumIndexedCols": "0"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
     """The stage tables of one run: each read and replaced by its run date."""
@@ -207,7 +213,7 @@ class Workspace:
         path, owned = self.settings.stage_path(table), self._owned(part)
         frame, before = conform(frame, ddl, table), version_now(self.spark, path)
         try:
-            replace_slice(frame, path, slice_values=owned)
+            replace_slice(frame, path, slice_values=owned, properties=_STAGE)
         except AnalysisException:
             if not self._is_of_another_release(frame, path):
                 raise

@@ -104,7 +104,7 @@ def _fit_one(sampled: DataFrame, choice: Choice, seed: int) -> ItemFactors:
         ratingCol="rating",
         seed=seed,
     ).fit(ratings)
-    table = model.itemFactors.orderBy("id").toArrow()
+    table = model.itemFactors.toArrow().sort_by("id")
     vectors = table["features"].combine_chunks().flatten().to_numpy()
     return ItemFactors(
         items=table["id"].to_numpy().astype(np.int64),
