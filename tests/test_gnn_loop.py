@@ -284,7 +284,7 @@ def test_validation_chooses_how_much_trees_count(
         assert scale == (3.0 * share if share else 1.0)
 
 
-@pytest.mark.parametrize(("refit", "selected", "serving"), [(True, 2, 4), (False, 4, 4)])
+@pytest.mark.parametrize(("refit", "selected", "serving"), [(True, 2, 6), (False, 6, 6)])
 def test_validation_judges_two_boosters_and_all_of_them_serve(
     folder, tmp_path, refit, selected, serving
 ):

@@ -24,10 +24,9 @@ from recspark.gnn.catalogue import Catalogue
 from recspark.gnn.negatives import thin
 from recspark.gnn.ranks import Ranks
 
-# Boosters of the second kind bring what more of the first do not. Three or four of each kind rank no
-# better than two; one, or fewer rounds, ranks worse (benchmarks/RESULTS.md, "What made a date
-# faster").
-NUM_BOOSTERS = 4  # of all ranks together, and at least one of each
+# Boosters of the second kind bring what more of the first do not. Three of each kind rank as four
+# do; two, or fewer rounds, a little worse (benchmarks/RESULTS.md, "What made a date faster").
+NUM_BOOSTERS = 6  # of all ranks together, and at least one of each
 NUM_SELECTED = 2  # that validation judges: one of each kind tells what trees are worth
 LARGEST_PART = 0.5  # of all seeds that one booster learns from
 MOST_SEEDS = 20_000  # of a rank that a booster learns from: with 100 candidates each a few 100 MB
