@@ -57,5 +57,6 @@ def test_a_platform_that_chooses_the_number_itself_is_left_to_it(number, asked, 
         sparkSession=SimpleNamespace(conf={"spark.sql.shuffle.partitions": number}),
         repartition=lambda *given: given,
     )
-    *found, _ = by_key(frame, "entity")
+    *found, hashed = by_key(frame, "entity")
     assert found == asked
+    assert str(hashed) == str(F.xxhash64("entity"))

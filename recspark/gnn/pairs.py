@@ -55,21 +55,16 @@ class PairHead(nn.Module):
 
         Few inputs change, so the first layer's product with all of them is computed once.
         """
+        heads: list[Any] = list(self.perceptrons)
         encoded = self.quantiles(self.known(features_CF))
-        firsts = [layers[0](encoded) for layers in self._layers()]
+        firsts = [head[0](encoded) for head in heads]
         for columns_F in parts:
             change, inputs = self.quantiles.change_where_missing(encoded, columns_F)
-            yield torch.cat(
-                [
-                    layers[1:](first + change @ layers[0].weight[:, inputs].T)
-                    for layers, first in zip(self._layers(), firsts, strict=True)
-                ],
-                dim=1,
-            )
-
-    def _layers(self) -> Iterator[Any]:
-        """The layers of each head."""
-        yield from self.perceptrons
+            scores = [
+                head[1:](first + change @ head[0].weight[:, inputs].T)
+                for head, first in zip(heads, firsts, strict=True)
+            ]
+            yield torch.cat(scores, dim=1)
 
     def known(self, features_CF: Tensor) -> Tensor:
         """The features, those that are left out as missing."""
